@@ -1,0 +1,233 @@
+"""Attention of one layer over the sliding window and the compressed rows of one state. In: the
+normed stream of a chunk and the layer's state. Out: the output and the next state. Queries are
+taken in tiles; it never expands rows for all queries and never copies the history for a token.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import mlx.core as mx
+import numpy as np
+from numpy.typing import NDArray
+
+from ds4_agent.engine.model.arrays import Array, cast, fp32, library, like, rms_norm, stored
+from ds4_agent.engine.model.compressor import compress
+from ds4_agent.engine.model.config import ModelConfig
+from ds4_agent.engine.model.indexer import chosen_mask, chosen_rows, visibility
+from ds4_agent.engine.model.parameters import AttentionWeights
+from ds4_agent.engine.model.rope import Rotary, rotate
+from ds4_agent.engine.model.rows import Rows
+from ds4_agent.engine.model.simulate import round_index, round_kv
+from ds4_agent.engine.model.softmax import Piece, attend_pieces
+from ds4_agent.engine.model.state import LayerState
+from ds4_agent.engine.model.tiles import QUERY_TILE, score_budget, spans
+
+__all__ = ["Turns", "attend", "turns_of"]
+
+# Up to so many times `index_topk` rows, attending to all under a mask costs less than gathering the
+# chosen ones for each query; beyond, the work for a query no longer grows with the rows.
+DENSE_ROWS = 3
+
+
+@dataclass(frozen=True)
+class Turns:
+    """Rotary factors of a chunk's positions, made once for all layers. [tokens, dim / 2]."""
+
+    sliding: Array
+    compressed: Array
+    index: Array
+
+
+@dataclass(frozen=True)
+class _Queries:
+    """What the queries of a chunk bring to the compressed rows of a layer."""
+
+    q: Array  # [tokens, heads, head_dim] fp32, roped and scaled
+    visible: NDArray[np.int64]  # [tokens]: how many compressed rows each may see
+    index: tuple[Array, Array] | None  # queries [tokens, heads, dim], weights [tokens, heads]
+
+
+def turns_of(
+    position: int, tokens: int, config: ModelConfig, rotary: Rotary, *, in_numpy: bool = False
+) -> Turns:
+    """The factors for `tokens` positions from `position` on, in MLX unless asked for in numpy."""
+    positions = np.arange(position, position + tokens, dtype=np.int64)
+    sizes = (config.head_dim, config.index_head_dim)
+    factors = [
+        *rotary.factors(positions, sizes[:1], compressed=False),
+        *rotary.factors(positions, sizes, compressed=True),
+    ]
+    return Turns(*(factors if in_numpy else map(mx.array, factors)))
+
+
+def attend(
+    x: Array,
+    position: int,
+    layer: int,
+    state: LayerState,
+    weights: AttentionWeights,
+    turns: Turns,
+    config: ModelConfig,
+    rotary: Rotary,
+) -> tuple[Array, LayerState]:
+    """`x` [tokens, hidden] fp32, normed, of the tokens from `position` on.
+
+    Returns ([tokens, hidden] stream dtype, the layer's state after them).
+    """
+    c, tokens, xp = config, x.shape[0], library(x)
+    turn = turns.sliding if weights.pool is None else turns.compressed
+    projected = cast(x, weights.inputs) @ weights.inputs.T
+    low = rms_norm(projected[:, : c.q_lora_rank], weights.q_norm, c.rms_norm_eps)
+    low = cast(low, weights.q)
+    q = (low @ weights.q.T).reshape(tokens, c.num_attention_heads, c.head_dim)
+    q = rotate(rms_norm(fp32(q), weights.q_scale, c.rms_norm_eps), turn[:, None])
+    kv = fp32(projected[:, c.q_lora_rank : c.q_lora_rank + c.head_dim])
+    kv = rotate(rms_norm(kv, weights.kv_norm, c.rms_norm_eps), turn)
+    if c.kv_simulation:
+        kv = round_kv(kv, c.qk_rope_head_dim)
+    local = xp.concatenate([like(x, state.window), cast(kv, weights.inputs)], axis=0)
+    kept = max(local.shape[0] - (c.sliding_window - 1), 0)
+    after = replace(state, window=stored(local[kept:], state.window.dtype))
+    if weights.pool is not None:
+        after = _with_rows(x, position, c.ratio(layer), after, weights, c, rotary)
+    visible = np.arange(position + 1, position + tokens + 1) // max(c.ratio(layer), 1)
+    queries = _Queries(q, visible, _index_queries(low, projected, after, weights, turns, c))
+    out = rotate(_attend_tiles(queries, local, after, weights, c), xp.conj(turn)[:, None])
+    groups = cast(out, weights.inputs).reshape(tokens, c.o_groups, -1).swapaxes(0, 1)
+    mixed = (groups @ weights.out_groups.swapaxes(1, 2)).swapaxes(0, 1).reshape(tokens, -1)
+    return mixed @ weights.out.T, after
+
+
+def _with_rows(
+    x: Array,
+    position: int,
+    ratio: int,
+    state: LayerState,
+    weights: AttentionWeights,
+    config: ModelConfig,
+    rotary: Rotary,
+) -> LayerState:
+    """The state with the rows of the groups that `x` closes. A token sees the row it completes."""
+    assert weights.pool is not None
+    assert state.pending is not None
+    assert state.rows is not None
+    pending, dtype, rows = like(x, state.pending), state.window.dtype, state.rows
+    new = compress(x, pending, position, ratio, weights.pool, weights.index, config, rotary)
+    state = replace(state, pending=stored(new.pending, mx.float32))
+    if new.rows is None:
+        return state
+    state = replace(state, rows=rows.append(stored(new.rows, dtype)))
+    if new.index_rows is None or state.index_rows is None:
+        return state
+    return replace(state, index_rows=state.index_rows.append(stored(new.index_rows, dtype)))
+
+
+def _index_queries(
+    low: Array,
+    projected: Array,
+    state: LayerState,
+    weights: AttentionWeights,
+    turns: Turns,
+    config: ModelConfig,
+) -> tuple[Array, Array] | None:
+    """Index queries and head weights, fp32; None while all rows are taken anyway."""
+    c = config
+    if weights.index is None or state.rows is None or state.rows.length <= c.index_topk:
+        return None
+    q = (low @ weights.index.q.T).reshape(-1, c.index_n_heads, c.index_head_dim)
+    q = rotate(fp32(q), turns.index[:, None])
+    if weights.index.rotation is not None:
+        q = round_index(q, weights.index.rotation)
+    scale = c.index_head_dim**-0.5 * c.index_n_heads**-0.5
+    return q, fp32(projected[:, c.q_lora_rank + c.head_dim :]) * scale
+
+
+def _attend_tiles(
+    queries: _Queries,
+    local: Array,
+    state: LayerState,
+    weights: AttentionWeights,
+    config: ModelConfig,
+) -> Array:
+    """[tokens, heads, head_dim] fp32. `local`: the window before the chunk, then its own rows."""
+    tokens, heads, _ = queries.q.shape
+    rows, before = state.rows, local.shape[0] - tokens
+    history = 0 if rows is None else min(rows.length, DENSE_ROWS * config.index_topk)
+    if rows is not None and state.index_rows is None:
+        history = rows.length
+    keys = config.sliding_window + QUERY_TILE + history
+    tile = max(min(QUERY_TILE, score_budget() // (heads * keys)), 1)
+    outs = []
+    for a, b in spans(tokens, tile):
+        low = max(a + before + 1 - config.sliding_window, 0)
+        high = b + before
+        band = _band(b - a, high - low, config.sliding_window) if b - a > 1 else None
+        pieces = [Piece(local[low:high], None if band is None else like(local, band))]
+        if rows is not None and rows.length:
+            pieces += _history(queries, a, b, rows, state.index_rows, config)
+        outs.append(attend_pieces(queries.q[a:b], pieces, weights.sinks, weights.score_bound))
+    return outs[0] if len(outs) == 1 else library(local).concatenate(outs, axis=0)
+
+
+@lru_cache(maxsize=64)
+def _band(queries: int, keys: int, window: int) -> NDArray[np.float32]:
+    """The last `queries` of `keys` positions: each sees itself and `window - 1` before. 1 or 0."""
+    distance = np.arange(keys - queries, keys)[:, None] - np.arange(keys)
+    seen = (distance >= 0) & (distance < window)
+    return seen.astype(np.float32)
+
+
+def _history(
+    queries: _Queries, a: int, b: int, rows: Rows, index_rows: Rows | None, config: ModelConfig
+) -> list[Piece]:
+    """The compressed rows that queries a..b-1 attend to."""
+    visible, top_k = queries.visible[a:b], config.index_topk
+    if index_rows is None or queries.index is None:
+        return _visible_pieces(queries.q, rows, visible)
+    index_q, index_weights = queries.index[0][a:b], queries.index[1][a:b]
+    if rows.length <= DENSE_ROWS * top_k:
+        mask = chosen_mask(index_q, index_weights, index_rows, visible, top_k)
+        return _masked_pieces(rows.blocks(), mask)
+    numbers, mask = chosen_rows(index_q, index_weights, index_rows, visible, top_k)
+    return [Piece(_gathered(queries.q, rows, numbers), mask)]
+
+
+def _visible_pieces(q: Array, rows: Rows, visible: NDArray[np.int64]) -> list[Piece]:
+    """All rows that are visible to some query, masked only where not visible to all."""
+    pieces, first = [], 0
+    common, some = int(visible[0]), int(visible[-1])
+    for block in rows.blocks():
+        count = block.shape[0]
+        shared, used = min(max(common - first, 0), count), min(max(some - first, 0), count)
+        if shared:
+            pieces.append(Piece(block[:shared], None))
+        if used > shared:
+            mask = visibility(visible, first + shared, used - shared)
+            pieces.append(Piece(block[shared:used], like(q, mask.astype(np.float32))))
+        first += count
+    return pieces
+
+
+def _masked_pieces(blocks: Sequence[mx.array], mask: Array) -> list[Piece]:
+    pieces, first = [], 0
+    for block in blocks:
+        pieces.append(Piece(block, mask[:, first : first + block.shape[0]]))
+        first += block.shape[0]
+    return pieces
+
+
+def _gathered(q: Array, rows: Rows, numbers: Array) -> Array:
+    """Rows by number, [queries, top_k, head_dim] for `numbers` [queries, top_k]."""
+    xp, blocks, first = library(q), rows.blocks(), 0
+    out: Array = None
+    for block in blocks:
+        count = block.shape[0]
+        own = numbers - first
+        taken = like(q, block)[xp.clip(own, 0, count - 1)]
+        if len(blocks) > 1:
+            inside = xp.logical_and(own >= 0, own < count).astype(taken.dtype)
+            taken = taken * inside[..., None]
+        out = taken if out is None else out + taken
+        first += count
+    return out

@@ -1,0 +1,101 @@
+"""The lightning indexer: which compressed rows a query of a CSA layer attends to. In: index
+queries, head weights and the index rows. Out: the `index_topk` best visible rows of each query, as
+numbers or as a mask. It holds one tile of scores at a time, never [queries, heads, rows].
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ds4_agent.engine.model.arrays import Array, fp32, library, like
+from ds4_agent.engine.model.rows import Rows
+from ds4_agent.engine.model.tiles import index_budget, spans
+
+__all__ = ["chosen_mask", "chosen_rows", "visibility"]
+
+# Rows whose sort keys are held before the best are kept and the rest dropped.
+TILE_ROWS = 16384
+# Queries scored in one product: enough for the product to be efficient, few enough that the tile
+# of rows beside them is long.
+SCORED_QUERIES = 16
+
+# A sort key is a score and a row in one int64: the score's bits, made to order as integers, above
+# the row counted downwards. All keys differ, so among equal scores (ReLU makes many zeros) the
+# earlier row wins whatever the tiling, and chunked and one-shot prefill choose the same rows.
+ROW_MASK = (1 << 31) - 1
+_MINUS_INFINITY = int(np.float32(-np.inf).view(np.int32)) ^ 0x7FFFFFFF
+LEAST_VALID = (_MINUS_INFINITY + 1) << 32
+
+
+def chosen_rows(
+    q: Array, weights: Array, rows: Rows, visible: NDArray[np.int64], top_k: int
+) -> tuple[Array, Array]:
+    """(row numbers int32, mask fp32: 1, and 0 where fewer rows are visible), both [queries, top_k].
+
+    `q` [queries, heads, dim] and `weights` [queries, heads] are fp32; query i sees the first
+    `visible[i]` rows. There are at least `top_k` rows in all.
+    """
+    xp, best, first = library(q), None, 0
+    for block in rows.blocks():
+        for start, stop in spans(block.shape[0], TILE_ROWS):
+            keys = _keys(q, weights, block[start:stop], first + start, visible)
+            best = keys if best is None else xp.concatenate([best, keys], axis=1)
+            best = _largest(best, top_k)
+        first += block.shape[0]
+    assert best is not None, "the indexer was asked to choose among no rows"
+    valid = best >= LEAST_VALID
+    numbers = xp.where(valid, ROW_MASK - (best & ROW_MASK), 0).astype(xp.int32)
+    return numbers, valid.astype(xp.float32)
+
+
+def chosen_mask(
+    q: Array, weights: Array, rows: Rows, visible: NDArray[np.int64], top_k: int
+) -> Array:
+    """The same choice as a mask [queries, rows.length] fp32 of 1 and 0, for few rows."""
+    xp, keys, first = library(q), [], 0
+    for block in rows.blocks():
+        keys.append(_keys(q, weights, block, first, visible))
+        first += block.shape[0]
+    joined = keys[0] if len(keys) == 1 else xp.concatenate(keys, axis=1)
+    least = xp.min(_largest(joined, top_k), axis=1, keepdims=True)
+    return (joined >= xp.maximum(least, LEAST_VALID)).astype(xp.float32)
+
+
+def visibility(visible: NDArray[np.int64], first: int, count: int) -> NDArray[np.bool_]:
+    """[queries, count]: which of the rows first..first+count-1 each query may see."""
+    seen: NDArray[np.bool_] = np.arange(first, first + count) < visible[:, None]
+    return seen
+
+
+def _largest(keys: Array, top_k: int) -> Array:
+    count = keys.shape[1]
+    if count <= top_k:
+        return keys
+    return library(keys).partition(keys, count - top_k, axis=1)[:, count - top_k :]
+
+
+def _keys(q: Array, weights: Array, block: Array, first: int, visible: NDArray[np.int64]) -> Array:
+    """Sort keys [queries, rows of block] int64; see above."""
+    xp, count = library(q), block.shape[0]
+    scores = _scores(q, weights, fp32(like(q, block)))
+    if first + count > visible.min():
+        unseen = np.where(visibility(visible, first, count), 0, -np.inf).astype(np.float32)
+        scores = scores + like(q, unseen)
+    bits = (scores + 0.0).view(xp.int32)  # + 0.0: minus zero must not sort below zero
+    ordered = (bits ^ ((bits >> 31) & 0x7FFFFFFF)).astype(xp.int64)
+    numbers = ROW_MASK - np.arange(first, first + count, dtype=np.int64)
+    return (ordered << 32) | like(q, numbers)
+
+
+def _scores(q: Array, weights: Array, block: Array) -> Array:
+    """sum over heads of weight * relu(q . row): [queries, rows of block] fp32."""
+    xp, (queries, heads, dim) = library(q), q.shape
+    step = max(index_budget() // (heads * min(queries, SCORED_QUERIES)), 1)
+    lines = []
+    for a, b in spans(queries, SCORED_QUERIES):
+        flat = q[a:b].reshape(-1, dim)
+        line = []
+        for start, stop in spans(block.shape[0], step):
+            products = xp.maximum(flat @ block[start:stop].T, 0.0).reshape(b - a, heads, -1)
+            line.append((weights[a:b, None] @ products)[:, 0])
+        lines.append(line[0] if len(line) == 1 else xp.concatenate(line, axis=1))
+    return lines[0] if len(lines) == 1 else xp.concatenate(lines, axis=0)

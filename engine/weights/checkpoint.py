@@ -1,0 +1,99 @@
+"""Loads a checkpoint directory: config.json and safetensors, in the official or transformers
+naming. Out: a `Model` ready to run, or one `ModelFormatError` line naming the file or tensor and
+what to do. It writes nothing and downloads nothing.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+
+from ds4_agent.engine.errors import ModelFormatError
+from ds4_agent.engine.model.config import ModelConfig
+from ds4_agent.engine.model.model import Model
+from ds4_agent.engine.model.tiles import on_cpu
+from ds4_agent.engine.weights.assemble import assemble
+from ds4_agent.engine.weights.tensors import TensorFiles, weight_files
+
+__all__ = ["NUMERICS", "fingerprint", "load_model", "read_config"]
+
+# Raised when the same weights and tokens would give another state.
+NUMERICS = 1
+
+_WHOLE_BYTES = 64 << 20  # files up to this size are hashed whole
+_SAMPLE_BYTES, _SAMPLES = 1 << 20, 16
+
+
+def read_config(directory: Path, *, kv_simulation: bool = False) -> ModelConfig:
+    """The configuration of the checkpoint in `directory`. Raises ModelFormatError."""
+    return ModelConfig.from_json(_config_json(directory), kv_simulation=kv_simulation)
+
+
+def load_model(
+    directory: Path,
+    *,
+    dtype: mx.Dtype | None = None,
+    on_load: Callable[[int, int], None] | None = None,
+    kv_simulation: bool = False,
+) -> Model:
+    """Load and evaluate all weights.
+
+    `dtype` is that of the streams, projections and stored rows: fp32 on a CPU and bf16 on a GPU
+    unless given; what needs fp32 is fp32 in any case. `on_load(done, total)` follows the layers.
+    Raises ModelFormatError before anything large is read wherever the headers show the fault.
+    """
+    config = read_config(directory, kv_simulation=kv_simulation)
+    files = TensorFiles(directory)
+    if dtype is None:
+        dtype = mx.float32 if on_cpu() else mx.bfloat16
+    return Model(config, assemble(files, config, dtype, on_load))
+
+
+def fingerprint(directory: Path) -> str:
+    """64 hex digits that change with the weights, the tokenizer, the config or our numerics.
+
+    Small files are hashed whole; of large ones the name, size, header and evenly spaced samples,
+    because reading 160 GB at every start would take longer than loading them.
+    """
+    digest = hashlib.sha256(f"ds4-agent numerics {NUMERICS}\n".encode())
+    names = ("config.json", "tokenizer.json")
+    extra = [directory / name for name in names if (directory / name).is_file()]
+    for path in [*extra, *weight_files(directory)]:
+        try:
+            _hash_file(digest, path)
+        except OSError as error:
+            raise ModelFormatError(f"{path} cannot be read: {error.strerror or error}") from error
+    return digest.hexdigest()
+
+
+def _hash_file(digest: "hashlib._Hash", path: Path) -> None:
+    size = path.stat().st_size
+    digest.update(f"{path.name} {size}\n".encode())
+    with path.open("rb") as file:
+        if size <= _WHOLE_BYTES:
+            digest.update(file.read())
+            return
+        step = (size - _SAMPLE_BYTES) // (_SAMPLES - 1)
+        for sample in range(_SAMPLES):
+            file.seek(sample * step)
+            digest.update(file.read(_SAMPLE_BYTES))
+
+
+def _config_json(directory: Path) -> dict[str, Any]:
+    if not directory.is_dir():
+        raise ModelFormatError(f"there is no model directory {directory}; check the path")
+    path = directory / "config.json"
+    if not path.is_file():
+        raise ModelFormatError(f"{directory} has no config.json; it is not a model directory")
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ModelFormatError(f"{path} cannot be read: {error.strerror or error}") from error
+    except ValueError as error:
+        raise ModelFormatError(f"{path} is not valid JSON; download it again") from error
+    if not isinstance(data, dict):
+        raise ModelFormatError(f"{path} is not a JSON object; download it again")
+    return data
