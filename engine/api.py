@@ -1,0 +1,158 @@
+"""The engine's public surface: the Protocols a context and an engine fulfil and the plain values
+that cross between the engine thread and everyone else. Token ids in, token ids out; nothing here
+imports MLX, touches a disk or knows about messages and tools.
+"""
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from ds4_agent.engine.dsml.constraints import Constraint
+    from ds4_agent.engine.dsml.tokenizer import Tokenizer
+
+__all__ = [
+    "Checkpoint",
+    "Context",
+    "Engine",
+    "GrammarState",
+    "PrefillProgress",
+    "Sampling",
+    "Token",
+]
+
+
+@dataclass(frozen=True)
+class Token:
+    """One id of the model's output. `forced`: the grammar left no choice, nothing was sampled."""
+
+    id: int
+    forced: bool = False
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How an id is drawn from the logits. `temperature` 0 is greedy, whatever else is set.
+
+    `top_p` keeps the smallest set of ids with at least that probability, `min_p` the ids at least
+    that fraction as likely as the likeliest. `seed` None draws from the system's entropy.
+    """
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    seed: int | None = None
+
+
+@dataclass(frozen=True)
+class PrefillProgress:
+    """After a finished chunk: `done` of `total` new tokens, over `reused` tokens already computed.
+
+    `tokens_per_second` is the mean since this extend began.
+    """
+
+    done: int
+    total: int
+    reused: int
+    tokens_per_second: float
+
+
+class Checkpoint(Protocol):
+    """A place in a context one can return to. Opaque, immutable; keeping it copies nothing."""
+
+    @property
+    def token_count(self) -> int: ...
+
+
+class GrammarState(Protocol):
+    """What may come next in one model step; told of every id, sampled or forced, in order."""
+
+    def constraint(self) -> "Constraint": ...
+
+    def accept(self, token_id: int) -> None: ...
+
+
+class Context(Protocol):
+    """A token sequence and the model's state for it. Append-only, used by one caller at a time."""
+
+    @property
+    def tokens(self) -> Sequence[int]:
+        """Every id appended so far, computed or still pending."""
+        ...
+
+    def extend(
+        self,
+        ids: Sequence[int],
+        *,
+        on_progress: Callable[[PrefillProgress], None] | None = None,
+        cancel: threading.Event | None = None,
+    ) -> None:
+        """Append `ids` and compute them in chunks.
+
+        Raises ContextFullError or TokenRangeError before anything is appended. Raises Cancelled
+        after a finished chunk; the ids are in `tokens` then, and the ones not computed are computed
+        by the next `extend` or `sample`. `on_progress` runs in the caller's thread.
+        """
+        ...
+
+    def sample(
+        self,
+        *,
+        sampling: Sampling,
+        grammar: GrammarState | None,
+        max_tokens: int,
+        cancel: threading.Event | None = None,
+    ) -> Iterator[Token]:
+        """The model's next tokens, each already in `tokens` when it is yielded.
+
+        Ends after EOS (yielded), after `max_tokens`, or where the context is full; raises
+        ContextFullError where not even one token fits, and Cancelled between two tokens. A run
+        the grammar forces is yielded id by id and computed in one batch. Breaking out is safe.
+        """
+        ...
+
+    def fork(self) -> "Context":
+        """An independent context that starts from this one's tokens and state. Copies nothing."""
+        ...
+
+    def checkpoint(self) -> Checkpoint:
+        """This place in the context. Copies nothing."""
+        ...
+
+    def rewind(self, checkpoint: Checkpoint) -> None:
+        """Back to a checkpoint of this context, or of one it was forked from."""
+        ...
+
+
+class Engine(Protocol):
+    """A loaded model. Contexts of one engine share its thread and weights."""
+
+    @property
+    def model_name(self) -> str: ...
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of weights, tokenizer and numerics: equal means the same states."""
+        ...
+
+    @property
+    def context_length(self) -> int: ...
+
+    @property
+    def tokenizer(self) -> "Tokenizer": ...
+
+    @property
+    def default_thinking(self) -> str: ...
+
+    @property
+    def default_profile(self) -> str: ...
+
+    @property
+    def default_sampling(self) -> Sampling: ...
+
+    def new_context(self) -> Context: ...
+
+    def close(self) -> None:
+        """End the engine thread and free the weights. Safe to call twice."""
+        ...

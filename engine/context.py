@@ -1,0 +1,177 @@
+"""A `Context`: a token sequence and the model's state for it, append-only. Fork, checkpoint and
+rewind share immutable values and copy nothing. All computing happens on the engine thread, one
+chunk or one token a request; what a request computed is kept only once it is evaluated, so
+cancelling or interrupting between requests always leaves a valid context.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ds4_agent.engine.api import Checkpoint as CheckpointProtocol
+from ds4_agent.engine.api import GrammarState, PrefillProgress, Sampling, Token
+from ds4_agent.engine.dsml.constraints import Forced, Free
+from ds4_agent.engine.errors import ContextFullError, EngineError
+from ds4_agent.engine.sampler import choose, generator
+from ds4_agent.engine.tokenlog import TokenLog, check_ids
+from ds4_agent.engine.worker import Worker, stop_if
+
+if TYPE_CHECKING:
+    from ds4_agent.engine.model.model import Model
+    from ds4_agent.engine.model.state import State
+
+__all__ = ["Checkpoint", "ModelContext", "Runtime"]
+
+UNCONSTRAINED = Free(frozenset())
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """What all contexts of an engine share."""
+
+    worker: Worker
+    model: "Model"
+    vocabulary: int  # ids below it are valid
+    eos: int
+    context_length: int
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A place in a context: every token appended, and how far the model has computed them."""
+
+    log: TokenLog
+    state: "State"  # of the first `state.position` tokens
+    logits: NDArray[np.float32] | None  # [vocab] after those tokens; None before the first
+    model: "Model"  # whose state it is
+
+    @property
+    def token_count(self) -> int:
+        return len(self.log)
+
+
+class ModelContext:
+    """The `Context` of a real model. Everything it is stands in one immutable `Checkpoint`."""
+
+    def __init__(self, runtime: Runtime, place: Checkpoint | None = None) -> None:
+        self._runtime = runtime
+        self._place = place or _beginning(runtime)
+
+    @property
+    def tokens(self) -> TokenLog:
+        return self._place.log
+
+    def extend(
+        self,
+        ids: Sequence[int],
+        *,
+        on_progress: Callable[[PrefillProgress], None] | None = None,
+        cancel: threading.Event | None = None,
+    ) -> None:
+        """See `api.Context.extend`."""
+        run = self._runtime
+        check_ids(ids, run.vocabulary, len(self.tokens), run.context_length)
+        self._append(ids)
+        reused = self._place.state.position
+        total = len(self.tokens) - reused
+        began = time.monotonic()
+        while self._place.state.position < len(self.tokens):
+            self._compute_chunk(cancel)
+            if on_progress is not None:
+                done = self._place.state.position - reused
+                rate = done / max(time.monotonic() - began, 1e-9)
+                on_progress(PrefillProgress(done, total, reused, rate))
+
+    def sample(
+        self,
+        *,
+        sampling: Sampling,
+        grammar: GrammarState | None,
+        max_tokens: int,
+        cancel: threading.Event | None = None,
+    ) -> Iterator[Token]:
+        """See `api.Context.sample`."""
+        run = self._runtime
+        room = run.context_length - len(self.tokens)
+        if room < 1:
+            raise ContextFullError(len(self.tokens) + 1, run.context_length)
+        return self._sample(sampling, grammar, min(max_tokens, room), cancel)
+
+    def _sample(
+        self,
+        sampling: Sampling,
+        grammar: GrammarState | None,
+        count: int,
+        cancel: threading.Event | None,
+    ) -> Iterator[Token]:
+        rng = generator(sampling, len(self.tokens))
+        while count > 0:
+            constraint = grammar.constraint() if grammar is not None else UNCONSTRAINED
+            if isinstance(constraint, Forced):
+                # Appended one by one as they are yielded, so that a caller who stops in the middle
+                # has in `tokens` just what it saw; computed in one batch by the next request.
+                run = [Token(i, forced=True) for i in constraint.ids[:count]]
+            else:
+                self._compute_pending(cancel)
+                logits = self._place.logits
+                if logits is None:
+                    raise EngineError("there is no token to go on from; extend the context first")
+                run = [Token(choose(logits, constraint, sampling, rng))]
+            for token in run:
+                stop_if(cancel)
+                self._append((token.id,))
+                if grammar is not None:
+                    grammar.accept(token.id)
+                count -= 1
+                yield token
+                if token.id == self._runtime.eos:
+                    return
+
+    def fork(self) -> "ModelContext":
+        """See `api.Context.fork`."""
+        return ModelContext(self._runtime, self._place)
+
+    def checkpoint(self) -> Checkpoint:
+        """See `api.Context.checkpoint`."""
+        return self._place
+
+    def rewind(self, checkpoint: CheckpointProtocol) -> None:
+        """See `api.Context.rewind`. Raises EngineError for a checkpoint of another engine."""
+        if not isinstance(checkpoint, Checkpoint) or checkpoint.model is not self._runtime.model:
+            raise EngineError("this checkpoint belongs to another model; start a new session")
+        self._place = checkpoint
+
+    def _append(self, ids: Sequence[int]) -> None:
+        self._place = replace(self._place, log=self._place.log.appended(ids))
+
+    def _compute_pending(self, cancel: threading.Event | None) -> None:
+        while self._place.state.position < len(self.tokens):
+            self._compute_chunk(cancel)
+
+    def _compute_chunk(self, cancel: threading.Event | None) -> None:
+        """Compute the next chunk of pending tokens and keep it."""
+        stop_if(cancel)
+        run, place = self._runtime, self._place
+        logits, state = run.worker.call(_next_chunk, run, place.log, place.state)
+        self._place = replace(place, state=state, logits=logits)
+
+
+def _beginning(runtime: Runtime) -> Checkpoint:
+    state = runtime.worker.call(runtime.model.init_state)
+    return Checkpoint(TokenLog(), state, None, runtime.model)
+
+
+def _next_chunk(run: Runtime, log: TokenLog, state: "State") -> tuple[NDArray[np.float32], "State"]:
+    """Runs on the engine thread: (logits [vocabulary], state) after the next chunk, evaluated."""
+    from ds4_agent.engine.model.prefill import CHUNK_TOKENS, prefill
+
+    # One token more than a chunk tells `prefill` that others follow, so it ends on a block.
+    ids = log[state.position : state.position + CHUNK_TOKENS + 1]
+    logits, after = prefill(run.model, ids, state, on_chunk=lambda done, state: False)
+    # A vocabulary padded beyond the tokenizer's has rows that no id stands for.
+    return np.array(logits, dtype=np.float32)[: run.vocabulary], after

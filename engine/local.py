@@ -1,0 +1,98 @@
+"""The `Engine` of a checkpoint directory, the bundled nano model's included. Weights are loaded on
+the engine thread; MLX is imported there and nowhere else, after a fast BLAS. Every way to fail ends
+in one EngineError that says what to do, with the thread ended.
+"""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from ds4_agent.engine import blas
+from ds4_agent.engine.api import Sampling
+from ds4_agent.engine.context import ModelContext, Runtime
+from ds4_agent.engine.dsml.segments import EOS
+from ds4_agent.engine.dsml.tokenizer import Tokenizer
+from ds4_agent.engine.errors import Cancelled, EngineError, ModelFormatError
+from ds4_agent.engine.worker import Worker
+
+__all__ = ["ModelEngine"]
+
+DEFAULT_CONTEXT = 131_072  # of a published model: 0.9 GB of KV rows in bf16
+
+
+class ModelEngine:
+    """The `Engine` of a checkpoint directory, the bundled nano model's included."""
+
+    def __init__(
+        self,
+        directory: Path,
+        is_nano: bool = False,
+        *,
+        context_length: int | None = None,
+        on_load: Callable[[int, int], None] | None = None,
+    ) -> None:
+        """Load `directory`; see `open_engine`. `is_nano`, or "ds4_nano" in config.json: the small
+        model's defaults (thinking off, its own prompt, greedy)."""
+        self.tokenizer = Tokenizer.from_file(directory / "tokenizer.json")
+        self._worker = Worker()
+        try:
+            self._runtime, self.fingerprint, says_nano = self._worker.call(
+                _load, self._worker, directory, self.tokenizer, context_length, on_load
+            )
+        except BaseException:
+            self._worker.close()
+            raise
+        is_nano = is_nano or says_nano
+        self.model_name = "nano" if is_nano else directory.resolve().name
+        self.context_length = self._runtime.context_length
+        self.default_thinking = "off" if is_nano else "low"
+        self.default_profile = "nano" if is_nano else "lean"
+        self.default_sampling = (
+            Sampling(temperature=0.0) if is_nano else Sampling(temperature=1.0, top_p=0.95)
+        )
+
+    def new_context(self) -> ModelContext:
+        return ModelContext(self._runtime)
+
+    def close(self) -> None:
+        self._worker.close()
+
+
+def _load(
+    worker: Worker,
+    directory: Path,
+    tokenizer: Tokenizer,
+    context_length: int | None,
+    on_load: Callable[[int, int], None] | None,
+) -> tuple[Runtime, str, bool]:
+    """Runs on the engine thread. A `close` while it loads stops it at the next tensor file."""
+    blas.preload()
+    from ds4_agent.engine.weights.checkpoint import fingerprint, load_model, read_config
+
+    def report(done: int, total: int) -> None:
+        if worker.closed:
+            raise Cancelled("closed while loading")
+        if on_load is not None:
+            on_load(done, total)
+
+    config = read_config(directory)
+    limit = config.max_position_embeddings
+    length = context_length or min(limit, DEFAULT_CONTEXT)
+    if length > limit:
+        raise EngineError(
+            f"--ctx {length:,} is more than the {limit:,} tokens {directory} can take"
+        )
+    if tokenizer.vocab_size > config.vocab_size:
+        raise ModelFormatError(
+            f"{directory}: tokenizer.json has {tokenizer.vocab_size:,} ids and config.json "
+            f"{config.vocab_size:,}; the two are of different models"
+        )
+    runtime = Runtime(
+        worker=worker,
+        model=load_model(directory, on_load=report),
+        vocabulary=tokenizer.vocab_size,
+        eos=tokenizer.control(EOS),
+        context_length=length,
+    )
+    keys = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+    return runtime, fingerprint(directory), bool(keys.get("ds4_nano", False))

@@ -1,0 +1,87 @@
+"""An append-only sequence of token ids as an immutable value. Forking or keeping an old value costs
+nothing: values share one list and each knows how much of it is its own. Never changes an id.
+"""
+
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import overload
+
+from ds4_agent.engine.errors import ContextFullError, TokenRangeError
+
+__all__ = ["TokenLog", "check_ids"]
+
+
+@dataclass(frozen=True)
+class _Tape:
+    """The shared list. Only ever grows, and only behind the longest value that reads it."""
+
+    ids: list[int] = field(default_factory=list)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+class TokenLog(Sequence[int]):
+    """Token ids 0…length-1 of a tape."""
+
+    __slots__ = ("_length", "_tape")
+
+    def __init__(self, tape: _Tape | None = None, length: int = 0) -> None:
+        self._tape = tape or _Tape()
+        self._length = length
+
+    def appended(self, ids: Iterable[int]) -> "TokenLog":
+        """This log and `ids` after it. O(len(ids)), unless another value already went on from here:
+        then the two part ways and this one takes a copy (once)."""
+        tape = self._tape
+        with tape.lock:
+            if len(tape.ids) == self._length:
+                tape.ids.extend(ids)
+                return TokenLog(tape, len(tape.ids))
+        branch = _Tape(tape.ids[: self._length])
+        branch.ids.extend(ids)
+        return TokenLog(branch, len(branch.ids))
+
+    def __len__(self) -> int:
+        return self._length
+
+    @overload
+    def __getitem__(self, index: int) -> int: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[int]: ...
+
+    def __getitem__(self, index: int | slice) -> int | list[int]:
+        if isinstance(index, slice):
+            start, stop, step = index.indices(self._length)
+            if step == 1:
+                return self._tape.ids[start:stop]
+            return [self._tape.ids[i] for i in range(start, stop, step)]
+        if not -self._length <= index < self._length:
+            raise IndexError(f"token {index} of {self._length}")
+        return self._tape.ids[index if index >= 0 else index + self._length]
+
+    def __iter__(self) -> Iterator[int]:
+        return islice(self._tape.ids, self._length)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Sequence):
+            return NotImplemented
+        return len(self) == len(other) and all(a == b for a, b in zip(self, other, strict=True))
+
+    __hash__ = None  # type: ignore[assignment]  # compares with lists, which have no hash either
+
+    def __repr__(self) -> str:
+        return f"TokenLog({self._length} tokens)"
+
+
+def check_ids(ids: Sequence[int], vocabulary: int, held: int, limit: int) -> None:
+    """Raise TokenRangeError or ContextFullError if `ids` cannot follow `held` tokens."""
+    for position, token_id in enumerate(ids):
+        if not 0 <= token_id < vocabulary:
+            raise TokenRangeError(
+                f"token id {token_id} at position {held + position} is outside the vocabulary "
+                f"(0 to {vocabulary - 1}); prompt and model use different tokenizers"
+            )
+    if held + len(ids) > limit:
+        raise ContextFullError(held + len(ids), limit)
