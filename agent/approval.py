@@ -1,0 +1,194 @@
+"""Who may do what: permission modes, rules, and the question to whoever can answer it.
+
+In: a tool call. Out: a `Verdict`: allowed, or refused with the reason the model is told. Order:
+refusing rules, then `--yolo`, the mode's own refusals, allowing rules, what the mode allows, what
+was allowed for the session, and only then a question. Nothing that is not allowed ever runs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+from ds4_agent.agent.errors import UsageError
+from ds4_agent.agent.events import ApprovalAsked, ApprovalDecided, ApprovalRequest, Decision
+from ds4_agent.agent.rules import Rule, allowed_by, denied_by, subject
+
+__all__ = ["Approvals", "ApprovalsLog", "Approver", "CommandApprover", "Mode"]
+
+Mode = Literal["ask", "accept-edits", "plan", "auto", "deny"]
+
+
+class Approver(Protocol):
+    """Someone to ask: the screen, the plain prompt, or a command.
+
+    `decide` blocks until there is an answer and must return a refusal soon after the run is
+    interrupted. It is called in the thread that runs the agent.
+    """
+
+    def decide(self, request: ApprovalRequest) -> Decision: ...
+
+
+class ApprovalsLog:
+    """`--approvals-log FILE`: each request with its decision, one JSON object a line, appended."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises UsageError if the file cannot be opened."""
+        try:
+            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+            self._descriptor = os.open(path, flags, 0o600)
+        except OSError as error:
+            raise UsageError(f"cannot write {path}: {error.strerror or error}") from error
+        self._path = path
+        self.failure = ""
+
+    def write(self, decided: ApprovalDecided) -> None:
+        request, decision = decided.request, decided.decision
+        record = {
+            "call_id": request.call_id,
+            "tool": request.tool,
+            "effect": request.effect,
+            "arguments": dict(request.arguments),
+            "reason": request.reason,
+            "decision": decision.behaviour,
+            "decision_reason": decision.reason,
+            "source": decided.source,
+        }
+        try:
+            os.write(self._descriptor, (json.dumps(record) + "\n").encode())
+        except OSError as error:
+            self.failure = f"decisions are not logged: {self._path}: {error.strerror or error}"
+
+    def close(self) -> None:
+        os.close(self._descriptor)
+
+
+@dataclass(frozen=True)
+class CommandApprover:
+    """`--approver CMD`: the request as JSON on its stdin; its last line of output decides.
+
+    `run(command, stdin)` runs a shell command and returns its exit code and output (the one place
+    that starts processes gives it). What cannot be understood is a refusal.
+    """
+
+    command: str
+    run: Callable[[str, bytes], tuple[int, str]]
+    session_id: str
+    directory: str
+
+    def decide(self, request: ApprovalRequest) -> Decision:
+        question = {
+            "session_id": self.session_id,
+            "cwd": self.directory,
+            "call_id": request.call_id,
+            "tool": request.tool,
+            "effect": request.effect,
+            "arguments": dict(request.arguments),
+            "reason": request.reason,
+        }
+        try:
+            code, output = self.run(self.command, (json.dumps(question) + "\n").encode())
+        except OSError as error:
+            return Decision("deny", f"the approver could not be run: {error.strerror or error}")
+        # The last line: what a shell complains about on stderr comes before the answer.
+        answer = output.strip().rpartition("\n")[2]
+        word, _, reason = answer.strip().partition(" ")
+        if code != 0:
+            return Decision("deny", f"the approver failed with exit code {code}")
+        if word == "allow" and not reason:
+            return Decision("allow")
+        if word == "allow-session" and not reason:
+            return Decision("allow-session")
+        if word == "deny":
+            return Decision("deny", reason.strip())
+        return Decision("deny", "the approver answered neither allow, allow-session nor deny")
+
+
+@dataclass
+class Approvals:
+    """The permissions of one session. `mode` may be changed between calls (the screen does)."""
+
+    mode: Mode
+    allow: Sequence[Rule] = ()
+    deny: Sequence[Rule] = ()
+    yolo: bool = False
+    approver: Approver | None = None
+    approver_name: str = "user"  # who is named as the source of its decisions
+    log: ApprovalsLog | None = None
+
+    def __post_init__(self) -> None:
+        self._session: set[tuple[str, str]] = set()
+
+    def decide(
+        self, request: ApprovalRequest
+    ) -> Generator[ApprovalAsked | ApprovalDecided, None, ApprovalDecided]:
+        """The decision. Yields nothing for a call that is simply allowed, the refusal for one that
+        is simply refused, else the question and then its answer.
+        """
+        decided = self._settled(request)
+        if decided is None:
+            yield ApprovalAsked(request)
+            decision = self._ask(request)
+            decided = ApprovalDecided(request, decision, self.approver_name)
+            if decision.behaviour == "allow-session":
+                self._session.add(_session_key(request))
+        if decided.source:
+            if self.log is not None:
+                self.log.write(decided)
+            yield decided
+        return decided
+
+    def _settled(self, request: ApprovalRequest) -> ApprovalDecided | None:
+        """The decision that needs no question; source "" when there is nothing to tell."""
+        tool, arguments, effect = request.tool, request.arguments, request.effect
+        rule = denied_by(self.deny, tool, arguments)
+        if rule is not None:
+            return _refused(request, f"the rule {rule.text} forbids it", "rule")
+        if self.yolo:
+            return _allowed(request)
+        if self.mode == "plan" and effect != "read":
+            return _refused(request, "plan mode only reads; describe the change instead", "mode")
+        if allowed_by(self.allow, tool, arguments) is not None:
+            return _allowed(request)
+        if effect in _ALLOWED[self.mode] or _session_key(request) in self._session:
+            return _allowed(request)
+        if self.mode == "deny":
+            return _refused(request, "only reading and what a rule allows is permitted", "mode")
+        if self.approver is None:
+            return _refused(request, f"{_NEEDS[effect]}, and there is nobody to ask", "headless")
+        return None
+
+    def _ask(self, request: ApprovalRequest) -> Decision:
+        assert self.approver is not None  # _settled refuses without one
+        return self.approver.decide(request)
+
+
+_ALLOWED: Mapping[Mode, tuple[str, ...]] = {
+    "auto": ("read", "edit", "execute"),
+    "accept-edits": ("read", "edit"),
+    "ask": ("read",),
+    "plan": ("read",),
+    "deny": ("read",),
+}
+_NEEDS = {
+    "edit": "changing files needs approval",
+    "execute": "running commands needs approval",
+}
+
+
+def _session_key(request: ApprovalRequest) -> tuple[str, str]:
+    """What an `allow-session` covers: the very same command; any call of a tool on files."""
+    is_command = request.effect == "execute"
+    return request.tool, subject(request.tool, request.arguments) if is_command else request.effect
+
+
+def _allowed(request: ApprovalRequest) -> ApprovalDecided:
+    return ApprovalDecided(request, Decision("allow"), "")
+
+
+def _refused(request: ApprovalRequest, reason: str, source: str) -> ApprovalDecided:
+    return ApprovalDecided(request, Decision("deny", reason), source)

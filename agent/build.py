@@ -1,0 +1,297 @@
+"""Puts a session together: engine, tools, prompt, permissions and records make an `Agent`.
+
+In: `RunOptions`, and whoever answers approvals. Out: an `Agent` both front ends use. Opens the
+model, so it can take long; nothing heavy is imported before.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from ds4_agent.agent.approval import Approvals, ApprovalsLog, Approver, CommandApprover, Mode
+from ds4_agent.agent.config import Settings
+from ds4_agent.agent.places import Places
+from ds4_agent.agent.rules import parse_rules
+
+if TYPE_CHECKING:
+    from ds4_agent.agent.loop import Agent, Identity
+    from ds4_agent.agent.prompt.facts import Facts
+    from ds4_agent.agent.steps import Model
+    from ds4_agent.agent.transcript import Trace
+    from ds4_agent.engine.api import Engine, Sampling
+    from ds4_agent.engine.dsml.segments import Segment
+    from ds4_agent.sessions.log import SessionLog
+    from ds4_agent.tools.process import Processes
+    from ds4_agent.tools.types import Tool
+
+__all__ = ["RunOptions", "build_agent", "default_mode", "gathered_facts", "session_prefix"]
+
+# Output tokens of one step, as DeepSeek's own request layer has them; the context caps them.
+STEP_LIMITS = {"off": 8_192, "low": 65_536, "high": 65_536, "max": 131_072}
+NANO_HINT = (
+    "this is the bundled nano model: it replaces, renames, reads, creates, runs tests; "
+    "--model DIR loads a V4 Flash"
+)
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """Everything an agent is built from. `directory` exists and is absolute."""
+
+    settings: Settings
+    directory: Path
+    places: Places
+    add_dirs: tuple[Path, ...] = ()
+    is_headless: bool = False  # nobody to ask, unless there is an approver
+    yolo: bool = False
+    keeps_log: bool = True
+    uses_grammar: bool = True
+    approvals_log: Path | None = None
+    trace_tokens: Path | None = None
+
+
+def build_agent(
+    options: RunOptions,
+    *,
+    approver: Approver | None = None,
+    on_load: Callable[[int, int], None] | None = None,
+    engine: Engine | None = None,
+) -> Agent:
+    """An agent ready to run; `close` it. An `--approver` command goes before `approver`.
+
+    `on_load(done, total)` is called from the engine's thread while weights load. A given `engine`
+    is used instead of opening the model, and stays open. Raises UsageError and EngineError with
+    everything closed again.
+    """
+    from ds4_agent.engine.open import open_engine
+    from ds4_agent.tools.process import Processes
+    from ds4_agent.tools.registry import builtin_tools
+
+    settings = options.settings
+    tools = builtin_tools()
+    with ExitStack() as stack:
+        records = _Records(options)
+        stack.callback(records.close)
+        approvals = _approvals(options, tools, records.approvals)
+        if engine is None:
+            engine = open_engine(settings.model, context_length=settings.ctx, on_load=on_load)
+            stack.callback(engine.close)
+        processes = stack.enter_context(Processes())
+        cancel = threading.Event()
+        _choose_approver(approvals, options, processes, cancel, records.session_id, approver)
+        parts = _Parts(options, engine, tools, approvals, processes, cancel, records)
+        return _assemble(parts, stack)
+
+
+@dataclass(frozen=True)
+class _Parts:
+    options: RunOptions
+    engine: Engine
+    tools: tuple[Tool, ...]
+    approvals: Approvals
+    processes: Processes
+    cancel: threading.Event
+    records: _Records
+
+
+class _Records:
+    """The files a session writes, opened before the model is: a bad path fails at once."""
+
+    def __init__(self, options: RunOptions) -> None:
+        from ds4_agent.agent.transcript import Trace
+        from ds4_agent.sessions.log import SessionLog, new_session_id
+
+        self.session_id = new_session_id(datetime.now().astimezone())
+        directory = options.places.sessions / self.session_id
+        self.log: SessionLog | None = SessionLog(directory) if options.keeps_log else None
+        self.approvals = ApprovalsLog(options.approvals_log) if options.approvals_log else None
+        self.trace: Trace | None = Trace(options.trace_tokens) if options.trace_tokens else None
+
+    def close(self) -> None:
+        for record in (self.log, self.approvals, self.trace):
+            if record is not None:
+                record.close()
+
+
+def _assemble(parts: _Parts, stack: ExitStack) -> Agent:
+    from ds4_agent.agent.calls import CallRunner
+    from ds4_agent.agent.loop import Agent, Limits
+    from ds4_agent.agent.record import Recorder
+    from ds4_agent.agent.transcript import Transcript
+    from ds4_agent.tools.types import ToolContext
+    from ds4_agent.tools.workspace import Workspace
+
+    options, engine, records = parts.options, parts.engine, parts.records
+    settings = options.settings
+    workspace = Workspace(options.directory, options.add_dirs)
+
+    def context(cancel: threading.Event, on_output: Callable[[str], None]) -> ToolContext:
+        return ToolContext(workspace, parts.processes, cancel, on_output)
+
+    def jobs_run() -> bool:
+        return any(job.ended is None for job in parts.processes.jobs.values())
+
+    others = [record for record in (records.approvals, records.trace) if record is not None]
+    identity = _identity(parts)
+    return Agent(
+        identity,
+        _model(options, engine, parts.tools),
+        Transcript(
+            engine.new_context(),
+            engine.tokenizer,
+            engine.context_length,
+            records.log,
+            records.trace,
+        ),
+        CallRunner(parts.tools, context, parts.approvals, parts.cancel, jobs_run),
+        Recorder(records.log, others, time.time, header=_header(identity, engine)),
+        prefix=session_prefix(options, engine, parts.tools),
+        limits=Limits(settings.max_turns, settings.max_tokens, settings.time_limit),
+        notices=_notices(options, parts.approvals.mode),
+        on_close=stack.pop_all().close,  # last: until here a failure closes everything
+    )
+
+
+def session_prefix(options: RunOptions, engine: Engine, tools: Sequence[Tool]) -> list[Segment]:
+    """The session's prompt up to the first user turn. Raises UsageError."""
+    from ds4_agent.agent.prompt.profile import render_prompt
+
+    settings = options.settings
+    thinking = settings.think or engine.default_thinking
+    return render_prompt(
+        settings.prompt_profile or engine.default_profile,
+        tools,
+        gathered_facts(options),
+        effort=None if thinking == "off" else thinking,
+        append=settings.append_system_prompt,
+    )
+
+
+def gathered_facts(options: RunOptions) -> Facts:
+    """The facts of the working directory, today."""
+    from ds4_agent.agent.prompt.facts import gather_facts
+
+    return gather_facts(options.directory, today=datetime.now().astimezone().date())
+
+
+def default_mode(options: RunOptions) -> Mode:
+    """The permission mode: as set, else `ask` where somebody can be asked. Headless it is `auto` in
+    a git repository, whose files can be had back, and `ask` (which refuses) anywhere else."""
+    if options.settings.permission_mode is not None:
+        return cast(Mode, options.settings.permission_mode)
+    if not options.is_headless or options.settings.approver is not None:
+        return "ask"
+    return "auto" if _is_in_repository(options.directory) else "ask"
+
+
+def _is_in_repository(directory: Path) -> bool:
+    return any(os.path.lexists(place / ".git") for place in (directory, *directory.parents))
+
+
+def _notices(options: RunOptions, mode: Mode) -> list[str]:
+    if options.yolo or not options.is_headless or options.settings.permission_mode is not None:
+        return []
+    if mode == "auto":
+        return ["files may be changed and commands run here (--permission-mode ask|plan|…)"]
+    if not _is_in_repository(options.directory):
+        return [
+            f"{options.directory} is no git repository, so changes could not be taken back and are "
+            "refused; --permission-mode auto allows them"
+        ]
+    return []
+
+
+def _approvals(options: RunOptions, tools: Sequence[Tool], log: ApprovalsLog | None) -> Approvals:
+    names = [tool.name for tool in tools]
+    return Approvals(
+        mode=default_mode(options),
+        allow=parse_rules(options.settings.allowed_tools, names),
+        deny=parse_rules(options.settings.disallowed_tools, names),
+        yolo=options.yolo,
+        log=log,
+    )
+
+
+def _choose_approver(
+    approvals: Approvals,
+    options: RunOptions,
+    processes: Processes,
+    cancel: threading.Event,
+    session_id: str,
+    approver: Approver | None,
+) -> None:
+    command = options.settings.approver
+    if command is None:
+        approvals.approver = approver
+        return
+
+    def run(line: str, stdin: bytes) -> tuple[int, str]:
+        shell = ["/bin/sh", "-c", line]
+        job = processes.start(shell, options.directory, input_bytes=stdin)
+        if not job.wait(cancel, lambda _: None) or job.ended is None:
+            return 130, ""
+        return job.ended.code, job.output.text()
+
+    approvals.approver = CommandApprover(command, run, session_id, os.fspath(options.directory))
+    approvals.approver_name = "approver"
+
+
+def _model(options: RunOptions, engine: Engine, tools: Sequence[Tool]) -> Model:
+    from ds4_agent.agent.steps import Model
+    from ds4_agent.engine.dsml.grammar import Grammar
+
+    thinking = options.settings.think or engine.default_thinking
+    schemas: dict[str, dict[str, Any]] = {tool.name: tool.schema() for tool in tools}
+    grammar = Grammar(engine.tokenizer, schemas) if options.uses_grammar else None
+    return Model(
+        thinking=thinking != "off",
+        sampling=_sampling(options.settings, engine.default_sampling),
+        schemas=schemas,
+        grammar=grammar,
+        step_limit=STEP_LIMITS[thinking],
+    )
+
+
+def _sampling(settings: Settings, default: Sampling) -> Sampling:
+    from ds4_agent.engine.api import Sampling
+
+    return Sampling(
+        temperature=default.temperature if settings.temp is None else settings.temp,
+        top_p=default.top_p if settings.top_p is None else settings.top_p,
+        min_p=default.min_p if settings.min_p is None else settings.min_p,
+        seed=default.seed if settings.seed is None else settings.seed,
+    )
+
+
+def _identity(parts: _Parts) -> Identity:
+    from ds4_agent.agent.loop import Identity
+
+    return Identity(
+        session_id=parts.records.session_id,
+        model=parts.engine.model_name,
+        directory=os.fspath(parts.options.directory),
+        tools=tuple(tool.name for tool in parts.tools),
+        tool_signatures=tuple(tool.signature() for tool in parts.tools),
+        hint=NANO_HINT if parts.engine.model_name == "nano" else "",
+    )
+
+
+def _header(identity: Identity, engine: Engine) -> dict[str, Any]:
+    from ds4_agent import __version__
+
+    return {
+        "type": "session",
+        "session_id": identity.session_id,
+        "cwd": identity.directory,
+        "model": identity.model,
+        "fingerprint": engine.fingerprint,
+        "version": __version__,
+    }

@@ -1,0 +1,154 @@
+"""One tool call from readiness to its answer: seen before? → allowed? → run → answer.
+
+In: a whole, well-formed call. Out: events, and the `CallFinished` whose content the model reads.
+A refusal, an unknown tool, bad arguments and a tool's own fault are all the same kind of answer:
+an error the model can act on. Nothing here raises for what a call says.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ds4_agent.agent.approval import Approvals
+from ds4_agent.agent.events import (
+    ApprovalAsked,
+    ApprovalDecided,
+    ApprovalRequest,
+    CallFinished,
+    CallReady,
+    Notice,
+    ToolOutput,
+)
+from ds4_agent.agent.repeats import Memory
+from ds4_agent.agent.threads import streamed
+
+if TYPE_CHECKING:
+    from ds4_agent.tools.types import Effect, Tool, ToolContext, ToolResult
+
+__all__ = ["Answer", "CallRunner"]
+
+CallEvent = ApprovalAsked | ApprovalDecided | ToolOutput | Notice
+
+
+@dataclass(frozen=True)
+class Answer:
+    """How a call ended. `circle` is a sentence when the model goes round in circles and the turn
+    should stop, else ""."""
+
+    finished: CallFinished
+    circle: str = ""
+
+
+class CallRunner:
+    """Answers the calls of one session; `new_turn` forgets what was repeated."""
+
+    def __init__(
+        self,
+        tools: Sequence[Tool],
+        context: Callable[[threading.Event, Callable[[str], None]], ToolContext],
+        approvals: Approvals,
+        cancel: threading.Event,
+        jobs_run: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """`context(cancel, on_output)` makes what a tool runs in; `jobs_run()` says whether a
+        background job may be changing things meanwhile."""
+        self._jobs_run = jobs_run
+        self._tools = {tool.name: tool for tool in tools}
+        self._context = context
+        self.approvals = approvals
+        self.cancel = cancel
+        self._memory = Memory()
+
+    def new_turn(self) -> None:
+        self._memory = Memory()
+
+    def answer(self, call: CallReady) -> Generator[CallEvent, None, Answer]:
+        """Answer a call that is ready. Interrupting ends a running tool; its answer says so."""
+        seen = self._memory.look_up(call.name, call.arguments, changes_alone=self._jobs_run())
+        if seen is not None and seen.unchanged > 2:
+            return Answer(_not_run(call, _STOPPED), f"{call.name} was called the same way 3 times")
+        if seen is not None:
+            yield Notice(f"{call.name} repeated an answered call; answered from memory")
+            text = f"{_SAME}\n{seen.content}"
+            return Answer(CallFinished(call.id, call.name, text, seen.is_error, ran=False))
+        finished, effect = yield from self._outcome(call)
+        is_circle = self._memory.store(
+            call.name,
+            call.arguments,
+            finished.content,
+            finished.is_error,
+            changed=finished.ran and effect != "read",
+        )
+        return Answer(finished, f"{call.name} keeps giving the same answer" if is_circle else "")
+
+    def _outcome(self, call: CallReady) -> Generator[CallEvent, None, tuple[CallFinished, Effect]]:
+        """Check, ask, run: the answer, and what a run of the call can do."""
+        tool = self._tools.get(call.name)
+        if tool is None:
+            known = ", ".join(self._tools)
+            text = f"Error: there is no tool {call.name}; the tools are {known}"
+            return _not_run(call, text), "read"
+        wrong = _wrong_arguments(tool, call.arguments)
+        if wrong:  # nobody is asked about a call that cannot run
+            return _not_run(call, f"Error: {wrong}"), "read"
+        effect = tool.effect_of(call.arguments)
+        request = ApprovalRequest(call.id, tool.name, effect, call.arguments, _REASONS[effect])
+        decided = yield from self.approvals.decide(request)
+        if decided.decision.behaviour == "deny":
+            return _not_run(call, _refusal(decided)), effect
+        if self.cancel.is_set():
+            return _not_run(call, INTERRUPTED), effect
+        return (yield from self._run(call)), effect
+
+    def _run(self, call: CallReady) -> Generator[ToolOutput, None, CallFinished]:
+        from ds4_agent.tools.registry import execute
+
+        def work(emit: Callable[[ToolOutput], None]) -> ToolResult:
+            context = self._context(self.cancel, lambda text: emit(ToolOutput(call.id, text)))
+            return execute(tuple(self._tools.values()), call.name, call.arguments, context)
+
+        result = yield from streamed(work, self.cancel, f"ds4-{call.name}")
+        return CallFinished(call.id, call.name, result.content, result.is_error, result.diff)
+
+
+INTERRUPTED = "Error: the user interrupted before this ran"
+INTERRUPTED_MIDWAY = "Error: the user interrupted while this ran; it may be half done"
+_SAME = "This same call was answered before and nothing has changed since; it was not run again."
+_STOPPED = "Error: the same call for the third time; it was not run and the turn ends here"
+_REASONS: Mapping[str, str] = {
+    "read": "reads outside the workspace",
+    "edit": "changes files",
+    "execute": "runs a command",
+}
+
+
+def _wrong_arguments(tool: Tool, arguments: Mapping[str, Any]) -> str:
+    """What is wrong with a call's arguments, "" for nothing."""
+    from ds4_agent.tools.schema import validate
+    from ds4_agent.tools.types import ToolError
+
+    try:
+        validate(tool.name, tool.signature(), tool.parameters, arguments)
+    except ToolError as error:
+        return str(error)
+    return ""
+
+
+def _refusal(decided: ApprovalDecided) -> str:
+    reason = decided.decision.reason
+    if decided.source in ("rule", "mode", "headless"):
+        return f"Error: this was not allowed: {reason}"
+    return "Error: the user refused this call" + (f": {reason}" if reason else "")
+
+
+def _not_run(call: CallReady, text: str) -> CallFinished:
+    return CallFinished(call.id, call.name, text, is_error=True, ran=False)
+
+
+def interrupted(call: CallReady, *, has_begun: bool) -> CallFinished:
+    """The answer to a call nobody got to, or nobody waited for."""
+    text = INTERRUPTED_MIDWAY if has_begun else INTERRUPTED
+    return CallFinished(call.id, call.name, text, is_error=True, ran=has_begun)

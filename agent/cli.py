@@ -1,0 +1,211 @@
+"""The command line: `ds4-agent`.
+
+In: arguments. Out: the exit code. Loads neither MLX nor Textual to say `--help`; everything heavy
+is imported by the command that needs it. Every error a user can cause ends here in one line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from ds4_agent.agent.config import CHOICES, load_settings
+from ds4_agent.agent.errors import UsageError
+
+if TYPE_CHECKING:
+    from ds4_agent.agent.build import RunOptions
+
+__all__ = ["main"]
+
+SUBCOMMANDS = ("doctor", "tools", "config", "model")
+DESCRIPTION = "A coding agent in the terminal, its language model in the same process."
+EPILOG = """\
+other commands:
+  ds4-agent doctor                      what the engine runs on, what is installed, where things are
+  ds4-agent tools list [--json]         the tools the model has
+  ds4-agent config show|path|prompt     settings and where they come from; the prompt, in tokens
+  ds4-agent model list|info [--json]    models that can be named
+
+permission modes: plan reads only; ask asks before changing a file or running a command (without a
+screen and without --approver it refuses); accept-edits asks for commands only; auto asks nothing;
+deny refuses what no --allowed-tools rule allows. The default is ask on the screen. With -p it is
+auto in a git repository, where changes can be taken back, and ask anywhere else.
+
+exit codes: 0 finished, 1 usage or configuration (a prompt larger than the context too),
+2 model, disk or engine, 3 stopped by a limit, 4 aborted, 130 SIGINT, 143 SIGTERM
+"""
+SETTINGS = (
+    "model", "prompt_profile", "think", "ctx", "max_tokens", "max_turns", "time_limit", "temp",
+    "top_p", "min_p", "seed", "permission_mode", "allowed_tools", "disallowed_tools", "approver",
+    "append_system_prompt",
+)  # fmt: skip
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command line (default: this process's); returns the exit code."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    verbose = "-v" in arguments or "--verbose" in arguments
+    try:
+        return _dispatch(arguments)
+    except KeyboardInterrupt:
+        return 130
+    except Exception as error:  # the one place where errors are shown
+        from ds4_agent.agent.headless import report
+
+        return report(error, verbose=verbose)
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse whose errors are ours: one line, exit code 1."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}; see {self.prog} --help")
+
+
+def add_common(parser: argparse.ArgumentParser) -> None:
+    """The options every command understands."""
+    parser.add_argument("-C", "--cd", metavar="DIR", type=Path, help="work in DIR")
+    parser.add_argument("-v", "--verbose", action="store_true", help="show reasoning, tracebacks")
+
+
+def options_from(chosen: argparse.Namespace, *, is_headless: bool) -> RunOptions:
+    """What an agent is built from. Raises UsageError."""
+    from ds4_agent.agent.build import RunOptions
+    from ds4_agent.agent.places import find_places
+
+    places = find_places(os.environ)
+    flags = {name: getattr(chosen, name, None) for name in SETTINGS}
+    settings, _ = load_settings(flags, os.environ, places.config_file)
+    return RunOptions(
+        settings=settings,
+        directory=existing_directory(chosen.cd or Path()),
+        places=places,
+        add_dirs=tuple(existing_directory(path) for path in getattr(chosen, "add_dir", None) or ()),
+        is_headless=is_headless,
+        yolo=getattr(chosen, "yolo", False),
+        keeps_log=not getattr(chosen, "no_session", False),
+        uses_grammar=not getattr(chosen, "no_grammar", False),
+        approvals_log=getattr(chosen, "approvals_log", None),
+        trace_tokens=getattr(chosen, "trace_tokens", None),
+    )
+
+
+def existing_directory(path: Path) -> Path:
+    """The absolute path of a directory. Raises UsageError."""
+    try:
+        if path.is_dir():
+            return path.absolute()
+    except FileNotFoundError:  # the shell stands in a directory that was removed
+        raise UsageError("the current directory does not exist any more; use -C DIR") from None
+    raise UsageError(f"there is no directory {path}")
+
+
+def _dispatch(arguments: Sequence[str]) -> int:
+    if arguments and arguments[0] in SUBCOMMANDS:
+        from ds4_agent.agent.commands import run_command
+
+        return run_command(arguments[0], arguments[1:])
+    chosen = _run_parser().parse_intermixed_args(arguments)
+    if chosen.version:
+        from ds4_agent import __version__
+
+        print(f"ds4-agent {__version__}")
+        return 0
+    if chosen.print is None:
+        return _interactive(chosen)
+    return _headless(chosen)
+
+
+def _headless(chosen: argparse.Namespace) -> int:
+    from ds4_agent.agent.headless import HeadlessRequest, run_headless
+
+    words = [word for word in (chosen.print, *chosen.prompt) if word]
+    options = options_from(chosen, is_headless=True)
+    file = chosen.output
+    return run_headless(HeadlessRequest(options, words, chosen.output_format, file, chosen.verbose))
+
+
+def _interactive(chosen: argparse.Namespace) -> int:
+    """The screen, or the plain prompt: they are started by name, so that nothing imports them."""
+    import importlib
+
+    from ds4_agent.agent.prompt_input import compose_prompt
+
+    if chosen.output_format != "text" or chosen.output is not None:
+        raise UsageError("--output-format and -o go with -p")
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise UsageError("the screen needs a terminal; for one prompt without it use -p PROMPT")
+    options = options_from(chosen, is_headless=False)
+    prompt = compose_prompt(chosen.prompt, options.directory, "") if chosen.prompt else ""
+    front = importlib.import_module("ds4_agent.tui.plain" if chosen.plain else "ds4_agent.tui.app")
+    return int(front.run(options, prompt))
+
+
+def _run_parser() -> Parser:
+    parser = Parser(
+        prog="ds4-agent",
+        usage="ds4-agent [options] [PROMPT] [@file …]\n       ds4-agent -p PROMPT [options]",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("prompt", nargs="*", metavar="PROMPT", help="sent first; @file adds a file's text")
+    add("-p", "--print", nargs="?", const="", metavar="PROMPT",
+        help="no screen: one prompt (here or on stdin), the answer on stdout, exit")  # fmt: skip
+    add("--plain", action="store_true", help="a line prompt instead of the screen")
+    add("--version", "-V", action="store_true", help="print the version and exit")
+    add_common(parser)
+    _add_model_options(parser)
+    _add_permission_options(parser)
+    _add_output_options(parser)
+    return parser
+
+
+def _add_model_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("model").add_argument
+    add("--model", metavar="NAME", help="nano (default), a checkpoint directory, scripted:FILE")
+    add("--prompt-profile", choices=CHOICES["prompt_profile"], help="default: the model's own")
+    add("--think", choices=CHOICES["think"], help="reasoning effort (default: the model's own)")
+    add("--ctx", type=int, metavar="N", help="tokens of context")
+    add("--max-tokens", type=int, metavar="N", help="output tokens the prompt may use")
+    add("--max-turns", type=int, metavar="N", help="model steps the prompt may use")
+    add("--time-limit", type=float, metavar="S", help="seconds the prompt may use")
+    add("--temp", type=float, metavar="T", help="temperature; 0 is greedy")
+    add("--top-p", type=float, metavar="P", help="nucleus sampling")
+    add("--min-p", type=float, metavar="P", help="drop ids less likely than P times the likeliest")
+    add("--seed", type=int, metavar="N", help="repeatable sampling")
+    add("--append-system-prompt", metavar="TEXT", help="your own words below the system prompt")
+    add("--no-grammar", action="store_true", help="let the model write malformed calls")
+
+
+def _add_permission_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("permissions").add_argument
+    add("--permission-mode", choices=CHOICES["permission_mode"], help="see below")
+    add("--yolo", action="store_true", help="allow everything that no rule forbids")
+    add("--allowed-tools", "--allowedTools", action="append", metavar="RULES",
+        help='never ask for these: Tool or Tool(pattern), e.g. "edit,bash(git log:*)"')  # fmt: skip
+    add("--disallowed-tools", "--disallowedTools", action="append", metavar="RULES",
+        help="refuse these, whatever else allows them")  # fmt: skip
+    add("--approver", metavar="CMD", help="ask CMD: JSON on stdin, answers allow, allow-session, "
+        "or deny [reason]")  # fmt: skip
+    add("--add-dir", action="append", type=Path, metavar="DIR", help="work in DIR as well")
+
+
+def _add_output_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("output and records").add_argument
+    add("--output-format", choices=("text", "json", "stream-json"), default="text")
+    add("-o", dest="output", type=Path, metavar="FILE", help="write the answer to FILE as well "
+        "(json formats: the result object)")  # fmt: skip
+    add("--no-session", action="store_true", help="keep no log of this session")
+    add("--approvals-log", type=Path, metavar="FILE", help="append each request and decision")
+    add("--trace-tokens", type=Path, metavar="FILE", help="write every token id and its kind")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,254 @@
+"""The commands beside a run: `doctor`, `tools`, `config`, `model`.
+
+In: their arguments. Out: a few lines on stdout, or JSON with `--json`; the exit code. Each imports
+what it needs; none of them loads weights or changes anything.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ds4_agent.agent.cli import Parser, add_common, options_from
+from ds4_agent.agent.display import visible
+from ds4_agent.agent.errors import UsageError
+
+if TYPE_CHECKING:
+    from ds4_agent.engine.dsml.tokenizer import Tokenizer
+
+__all__ = ["run_command"]
+
+SCRIPTED = "scripted:"
+
+
+def run_command(name: str, arguments: Sequence[str]) -> int:
+    """Run `ds4-agent NAME …`. Raises UsageError and EngineError."""
+    actions: dict[str, dict[str, Callable[[argparse.Namespace], int]]] = {
+        "doctor": {"": _doctor},
+        "tools": {"list": _tools_list},
+        "config": {"show": _config_show, "path": _config_path, "prompt": _config_prompt},
+        "model": {"list": _model_list, "info": _model_info},
+    }
+    parser = Parser(prog=f"ds4-agent {name}", allow_abbrev=False)
+    parser.set_defaults(action="")
+    if name != "doctor":
+        choices = sorted(actions[name])
+        parser.add_argument("action", choices=choices, metavar="|".join(choices))
+    if name == "model":
+        parser.add_argument("name", nargs="?", help="nano, or a checkpoint directory")
+    if name == "config":
+        parser.add_argument("--profile", metavar="NAME", help="of `prompt`: lean or nano")
+        parser.add_argument("--append-system-prompt", metavar="TEXT")
+    if name in ("config", "doctor"):
+        parser.add_argument("--model", metavar="NAME")
+    parser.add_argument("--json", action="store_true", help="machine-readable")
+    add_common(parser)
+    chosen = parser.parse_intermixed_args(arguments)
+    return actions[name][chosen.action](chosen)
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2, ensure_ascii=True))
+
+
+def _doctor(chosen: argparse.Namespace) -> int:
+    """What the engine runs on and what is there. Exit code 2 when the engine does not work."""
+    from ds4_agent.agent.places import find_places
+    from ds4_agent.engine.doctor import examine
+    from ds4_agent.engine.errors import EngineError
+
+    places = find_places(os.environ)
+    report: dict[str, Any] = {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "git": shutil.which("git"),
+        "ripgrep": shutil.which("rg"),
+        "config": os.fspath(places.config_file),
+        "sessions": os.fspath(places.sessions),
+        "cache": os.fspath(places.cache),
+    }
+    problem = ""
+    try:
+        facts = examine()
+        report["engine"] = {**asdict(facts), "is_slow": facts.is_slow}
+    except EngineError as error:
+        problem = str(error)
+        report["engine"] = {"error": problem}
+    if chosen.json:
+        _print_json(report)
+    else:
+        _print_doctor(report)
+    return 2 if problem else 0
+
+
+def _print_doctor(report: dict[str, Any]) -> None:
+    engine = report.pop("engine")
+    for name, value in report.items():
+        print(f"{name:<10} {visible(value or 'not installed')}")
+    if "error" in engine:
+        print(f"{'engine':<10} {engine['error']}")
+        return
+    threads = f", {engine['blas_threads']} threads" if engine["blas_threads"] else ""
+    print(f"{'mlx':<10} {engine['mlx_version']} on {engine['device']}")
+    print(f"{'blas':<10} {engine['blas']}{threads}, {engine['gflops']:.0f} GFLOP/s (fp32)")
+    if engine["is_slow"]:
+        print("a reference BLAS answers: install OpenBLAS (libopenblas0) for a faster engine")
+    print(f"{'nano':<10} {'bundled' if engine['nano_is_bundled'] else 'missing: install again'}")
+    if report["git"] is None:
+        print("git is missing: install it, the git tool needs it")
+    if report["ripgrep"] is None:
+        print("ripgrep (rg) is missing: search works without it, more slowly")
+
+
+def _tools_list(chosen: argparse.Namespace) -> int:
+    from ds4_agent.tools.registry import builtin_tools
+
+    tools = builtin_tools()
+    if chosen.json:
+        _print_json([{**tool.schema(), "effect": tool.effect} for tool in tools])
+        return 0
+    for tool in tools:
+        print(f"{tool.effect:<8} {tool.signature()}\n         {tool.description}")
+    return 0
+
+
+def _config_path(chosen: argparse.Namespace) -> int:
+    from ds4_agent.agent.places import find_places
+
+    path = os.fspath(find_places(os.environ).config_file)
+    _print_json({"path": path}) if chosen.json else print(visible(path))
+    return 0
+
+
+def _config_show(chosen: argparse.Namespace) -> int:
+    """Every setting and where it comes from."""
+    from ds4_agent.agent.config import load_settings
+    from ds4_agent.agent.places import find_places
+
+    flags = {"model": chosen.model, "append_system_prompt": chosen.append_system_prompt}
+    path = find_places(os.environ).config_file
+    settings, origins = load_settings(flags, os.environ, path)
+    shown = {
+        name: {"value": value, "from": origins.get(name, "default")}
+        for name, value in asdict(settings).items()
+    }
+    if chosen.json:
+        _print_json(shown)
+        return 0
+    for name, entry in shown.items():
+        value = "-" if entry["value"] in (None, (), "") else entry["value"]
+        print(f"{name:<21} {visible(str(value)):<24} {visible(entry['from'])}")
+    return 0
+
+
+def _config_prompt(chosen: argparse.Namespace) -> int:
+    """The prompt up to the first user turn, and what each of its sections costs."""
+    from ds4_agent.agent.build import gathered_facts
+    from ds4_agent.agent.prompt.profile import sections
+    from ds4_agent.engine.dsml.segments import spell
+    from ds4_agent.tools.registry import builtin_tools
+
+    options = options_from(chosen, is_headless=True)
+    model = options.settings.model or "nano"
+    is_small = model == "nano" or model.startswith(SCRIPTED)
+    profile = chosen.profile or options.settings.prompt_profile or ("nano" if is_small else "lean")
+    parts = sections(
+        profile,
+        builtin_tools(),
+        gathered_facts(options),
+        append=options.settings.append_system_prompt,
+    )
+    tokenizer = _tokenizer(model)
+    text = "".join(spell(part) for _, part in parts)
+    counted = [(name, len(tokenizer.encode(part)), spell(part)) for name, part in parts]
+    tokens = len(tokenizer.encode([segment for _, part in parts for segment in part]))
+    if chosen.json:
+        listed = [{"name": n, "tokens": count, "text": said} for n, count, said in counted]
+        _print_json({"profile": profile, "tokens": tokens, "sections": listed})
+        return 0
+    print(visible(text))
+    for name, count, _ in counted:
+        print(f"{name:<10} {count:>6,} tokens", file=sys.stderr)
+    print(f"{profile:<10} {tokens:>6,} tokens", file=sys.stderr)
+    return 0
+
+
+def _model_list(chosen: argparse.Namespace) -> int:
+    """The bundled model, and the one that is configured."""
+    from ds4_agent.engine.open import NANO
+
+    options = options_from(chosen, is_headless=True)
+    configured = options.settings.model or "nano"
+    names = ["nano"] if configured == "nano" else ["nano", configured]
+    listed = [
+        {
+            "name": name,
+            "directory": os.fspath(NANO if name == "nano" else Path(name).expanduser()),
+            "is_default": name == configured,
+        }
+        for name in names
+        if not name.startswith(SCRIPTED)
+    ]
+    if chosen.json:
+        _print_json(listed)
+        return 0
+    for entry in listed:
+        mark = "*" if entry["is_default"] else " "
+        print(f"{mark} {visible(str(entry['name']))}  {visible(str(entry['directory']))}")
+    return 0
+
+
+def _model_info(chosen: argparse.Namespace) -> int:
+    """What a checkpoint is, from its files' heads."""
+    from ds4_agent.engine.weights.checkpoint import fingerprint, read_config
+
+    options = options_from(chosen, is_headless=True)
+    name = chosen.name or options.settings.model or "nano"
+    directory = _model_directory(name)
+    config = read_config(directory)
+    info = {
+        "name": name,
+        "directory": os.fspath(directory),
+        "fingerprint": fingerprint(directory),
+        "bytes": sum(path.stat().st_size for path in directory.glob("*.safetensors")),
+        "layers": config.num_hidden_layers,
+        "hidden_size": config.hidden_size,
+        "experts": config.n_routed_experts,
+        "experts_per_token": config.num_experts_per_tok,
+        "vocabulary": config.vocab_size,
+        "longest_context": config.max_position_embeddings,
+    }
+    if chosen.json:
+        _print_json(info)
+        return 0
+    for key, value in info.items():
+        shown = f"{value:,}" if isinstance(value, int) else visible(str(value))
+        print(f"{key.replace('_', ' '):<18} {shown}")
+    return 0
+
+
+def _tokenizer(model: str) -> Tokenizer:
+    from ds4_agent.engine.dsml.tokenizer import Tokenizer
+
+    directory = _model_directory("nano" if model.startswith(SCRIPTED) else model)
+    return Tokenizer.from_file(directory / "tokenizer.json")
+
+
+def _model_directory(name: str) -> Path:
+    from ds4_agent.engine.errors import ModelFormatError
+    from ds4_agent.engine.open import NANO
+
+    if name.startswith(SCRIPTED):
+        raise UsageError(f"{name} is a script, not a checkpoint; it has no information")
+    directory = NANO if name == "nano" else Path(name).expanduser()
+    if not directory.is_dir():
+        raise ModelFormatError(f"there is no model directory {directory}; see model list")
+    return directory

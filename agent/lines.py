@@ -1,0 +1,147 @@
+"""Events as the lines of `--output-format stream-json`; the session's event log has the same lines.
+
+In: events, in order. Out: JSON-ready dicts of the shapes in `stream_schema.json`. Deltas are
+gathered: a message is told once, whole, when its step is finished.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from ds4_agent.agent import events as ev
+
+__all__ = ["Lines", "exit_code", "result_line"]
+
+Line = dict[str, Any]
+FINISHED, LIMIT, ABORTED = 0, 3, 4
+
+
+class Lines:
+    """Turns the events of one session into lines."""
+
+    def __init__(self) -> None:
+        self._session = ""
+        self._thinking = ""
+        self._text = ""
+        self._uses: list[Line] = []
+        self._known: set[str] = set()
+
+    def feed(self, event: ev.Event) -> list[Line]:
+        """The lines this event completes: none or one."""
+        match event:
+            case ev.ThinkingDelta(text):
+                self._thinking += text
+            case ev.TextDelta(text):
+                self._text += text
+            case ev.CallReady(call_id, name, arguments):
+                self._known.add(call_id)
+                use = {"type": "tool_use", "id": call_id, "name": name, "input": dict(arguments)}
+                self._uses.append(use)
+            case ev.RunStarted():
+                self._session = event.session_id
+                return [_init(event)]
+            case ev.StepFinished():
+                return [*self._assistant(), _step(event)]
+            case ev.CallFinished() if event.id in self._known:
+                return [self._tool_result(event)]
+            case ev.PrefillProgressed(done, total, reused, rate):
+                speed = round(rate, 1)
+                return [_engine("prefill", done=done, total=total, reused=reused, tok_s=speed)]
+            case ev.ApprovalAsked(request):
+                return [_approval("asked", request)]
+            case ev.ApprovalDecided(request, decision, source):
+                words = {"decision": decision.behaviour, "decision_reason": decision.reason}
+                return [_approval("decided", request) | words | {"source": source}]
+            case ev.Notice(text):
+                return [_engine("notice", text=text)]
+            case ev.TurnEnded():
+                return [result_line(event, self._session)]
+            case _:
+                pass
+        return []
+
+    def _assistant(self) -> list[Line]:
+        content: list[Line] = []
+        if self._thinking:
+            content.append({"type": "thinking", "thinking": self._thinking})
+        text = self._text.rstrip("\n") if self._uses else self._text
+        if text:
+            content.append({"type": "text", "text": text})
+        content += self._uses
+        self._thinking, self._text, self._uses = "", "", []
+        return [self._message("assistant", content)] if content else []
+
+    def _tool_result(self, event: ev.CallFinished) -> Line:
+        block = {
+            "type": "tool_result",
+            "tool_use_id": event.id,
+            "content": event.content,
+            "is_error": event.is_error,
+        }
+        return self._message("user", [block])
+
+    def _message(self, role: str, content: list[Line]) -> Line:
+        message = {"role": role, "content": content}
+        return {"type": role, "message": message, "session_id": self._session}
+
+
+def result_line(event: ev.TurnEnded, session_id: str) -> Line:
+    """The last line of a run, and the whole of `--output-format json`."""
+    kinds = {"end": "success", "interrupted": "aborted"}
+    subtype = kinds.get(event.reason, "limit")
+    return {
+        "type": "result",
+        "subtype": subtype,
+        "is_error": subtype != "success",
+        "result": event.text,
+        "stop_reason": event.detail or event.reason,
+        "session_id": session_id,
+        "num_turns": event.steps,
+        "duration_ms": round(event.seconds * 1000),
+        "usage": asdict(event.usage),
+    }
+
+
+def exit_code(reason: ev.TurnReason) -> int:
+    """The exit code of a headless run that ended so (signals have their own)."""
+    return {"end": FINISHED, "interrupted": ABORTED}.get(reason, LIMIT)
+
+
+def _init(event: ev.RunStarted) -> Line:
+    return {
+        "type": "system",
+        "subtype": "init",
+        "session_id": event.session_id,
+        "cwd": event.directory,
+        "model": event.model,
+        "tools": list(event.tools),
+    }
+
+
+def _step(event: ev.StepFinished) -> Line:
+    return _engine(
+        "step",
+        usage=asdict(event.usage),
+        context_tokens=event.context_tokens,
+        context_limit=event.context_limit,
+        tok_s=round(event.tokens_per_second, 1),
+    )
+
+
+def _engine(name: str, **fields: Any) -> Line:
+    return {"type": "engine", "event": name, **fields}
+
+
+def _approval(name: str, request: ev.ApprovalRequest) -> Line:
+    arguments: Mapping[str, Any] = request.arguments
+    return {
+        "type": "approval",
+        "event": name,
+        "tool_use_id": request.call_id,
+        "tool": request.tool,
+        "effect": request.effect,
+        "input": dict(arguments),
+        "reason": request.reason,
+    }

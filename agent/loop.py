@@ -1,0 +1,321 @@
+"""The agent: a prompt in, events out, until the model ends its turn or something stops it.
+
+`Agent.run(prompt)` is a synchronous generator that works in the caller's thread; `interrupt()` may
+be called from any other. The transcript is append-only: what was sampled is the history, results
+are appended as data. Whatever stops a run, the next `run` continues from where it stopped.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from ds4_agent.agent import events as ev
+from ds4_agent.agent.calls import CallRunner, interrupted
+from ds4_agent.agent.steps import LENGTH_ERROR, Model, Step, Tail, run_step
+from ds4_agent.agent.transcript import Transcript
+from ds4_agent.engine.dsml.encode import assistant_header, tool_result_segments, user_segments
+from ds4_agent.engine.dsml.segments import Segment, data, template
+from ds4_agent.engine.errors import Cancelled, ContextFullError, EngineError
+
+if TYPE_CHECKING:
+    from ds4_agent.agent.approval import Mode
+    from ds4_agent.agent.record import Recorder
+
+__all__ = ["Agent", "Identity", "Limits"]
+
+# Tokens of the context no step may use, so that an interrupted call can always be closed and the
+# next prompt can always say something.
+RESERVE = 64
+_TOO_LARGE = "Error: the result does not fit into the context and was left out"
+MALFORMED_LIMIT = 3  # steps in a row whose calls cannot be read
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one prompt may use; None is unlimited."""
+
+    max_turns: int | None = None  # model steps
+    max_tokens: int | None = None  # output tokens
+    seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What a session says about itself."""
+
+    session_id: str
+    model: str
+    directory: str
+    tools: tuple[str, ...]
+    tool_signatures: tuple[str, ...] = ()
+    hint: str = ""  # one line a newcomer should read, "" for none
+
+
+@dataclass
+class _Turn:
+    """One prompt under way."""
+
+    steps: int = 0
+    malformed: int = 0
+    text: str = ""
+    usage: ev.Usage = field(default_factory=ev.Usage)
+
+
+@dataclass(frozen=True)
+class _End:
+    reason: ev.TurnReason
+    detail: str = ""
+
+
+class Agent:
+    """One session with one model. Not for two threads at once, except `interrupt`."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        model: Model,
+        transcript: Transcript,
+        runner: CallRunner,
+        recorder: Recorder,
+        *,
+        prefix: Sequence[Segment],
+        limits: Limits,
+        notices: Sequence[str] = (),
+        on_close: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`prefix` is the session's prompt up to the first user turn; `notices` are told at the
+        start of the first run; `on_close` frees what the session holds."""
+        self.identity = identity
+        self.limits = limits
+        self._model = model
+        self._transcript = transcript
+        self._runner = runner
+        self._recorder = recorder
+        self._notices = tuple(notices)
+        self._on_close = on_close
+        self._cancel = runner.cancel
+        self._stop: ev.TurnReason = "interrupted"  # why `cancel` is set, when it is
+        self._tail = Tail(closing=tuple(prefix))
+        self._calls = 0
+
+    @property
+    def mode(self) -> Mode:
+        """The permission mode; may be changed at any time and holds from the next call on."""
+        return self._runner.approvals.mode
+
+    @mode.setter
+    def mode(self, mode: Mode) -> None:
+        self._runner.approvals.mode = mode
+
+    @property
+    def context_tokens(self) -> int:
+        """Tokens in the context now."""
+        return self._transcript.length
+
+    @property
+    def context_limit(self) -> int:
+        return self._transcript.limit
+
+    def save(self) -> None:
+        """Hand every record to the operating system. Thread-safe enough for a last moment."""
+        self._transcript.flush()
+
+    def close(self) -> None:
+        """End the session: its processes, its records, its model. Takes under a second."""
+        self._on_close()
+
+    def interrupt(self) -> None:
+        """Stop the run under way as soon as possible. Thread-safe; nothing when none is."""
+        self._cancel.set()
+
+    def run(self, prompt: str) -> Iterator[ev.Event]:
+        """Carry out one prompt. Always ends with TurnEnded, unless it raises.
+
+        Raises ContextFullError when the prompt does not fit (nothing is changed then) and
+        EngineError when the engine fails (the next prompt can be tried).
+        """
+        try:
+            for event in self._run(prompt):
+                self._recorder.record(event)
+                yield event
+                yield from map(ev.Notice, self._recorder.new_failures())
+        except EngineError as error:
+            self._recorder.failed(str(error))
+            raise
+
+    def _run(self, prompt: str) -> Generator[ev.Event, None, None]:
+        self._cancel.clear()
+        self._stop = "interrupted"
+        self._runner.new_turn()
+        turn = _Turn()
+        began = time.monotonic()
+        who = self.identity
+        yield ev.RunStarted(who.session_id, prompt, who.model, who.directory, who.tools)
+        yield from map(ev.Notice, self._notices)
+        self._notices = ()
+        with self._time_limit():
+            try:
+                end = yield from self._turn(turn, prompt)
+            except Cancelled:
+                end = _End(self._stop)
+        seconds = time.monotonic() - began
+        detail = end.detail or self._describe(end.reason)
+        yield ev.TurnEnded(end.reason, turn.text, turn.usage, turn.steps, seconds, detail)
+
+    def _turn(self, turn: _Turn, prompt: str) -> Generator[ev.Event, None, _End]:
+        speech = user_segments(prompt)
+        if self._tail.results:  # calls still waiting for their answer share the user's turn
+            speech = [*tool_result_segments(self._tail.results), template("\n\n"), data(prompt)]
+        while True:
+            segments = [*self._tail.closing, *speech, *assistant_header(self._model.thinking)]
+            encoded = self._transcript.encode(segments)
+            needed = self._transcript.length + len(encoded) + RESERVE
+            if needed >= self._transcript.limit:
+                if turn.steps == 0:
+                    raise ContextFullError(needed, self._transcript.limit)
+                self._tail = replace(self._tail, results=(_TOO_LARGE,) * len(self._tail.results))
+                return _End("context")
+            step = yield from self._step(turn, encoded)
+            if step.ended == "length":
+                return self._cut()
+            if not step.calls and not step.error:
+                return _End("end")
+            circle = yield from self._answer(turn, step)
+            end = self._must_stop(turn, circle)
+            if end is not None:
+                return end
+            speech = tool_result_segments(self._tail.results)
+
+    def _step(
+        self, turn: _Turn, encoded: Sequence[tuple[int, str]]
+    ) -> Generator[ev.Event, None, Step]:
+        """One model step over what is new. Raises Cancelled with the step closed."""
+        turn.steps += 1
+        yield ev.StepStarted(turn.steps, len(encoded))
+        room = self._transcript.limit - self._transcript.length - len(encoded) - RESERVE
+        before = self._transcript.length
+        step = Step()
+        try:
+            yield from run_step(
+                self._transcript,
+                self._model,
+                step,
+                encoded,
+                max_tokens=min(room, self._model.step_limit, self._tokens_left(turn)),
+                new_call_id=self._new_call_id,
+                cancel=self._cancel,
+            )
+        except Cancelled:
+            yield from self._close(step)
+            raise
+        finally:
+            if self._transcript.length > before:  # else what was owed still is
+                self._tail = step.tail
+            turn.text = step.text
+            turn.usage += step.usage
+        yield from self._close(step)
+        return step
+
+    def _close(self, step: Step) -> Generator[ev.Event, None, None]:
+        """The events that end a step, and with it every call that was begun and is not whole."""
+        rate = step.usage.output_tokens / max(step.seconds, 1e-9)
+        used = self._transcript.length
+        yield ev.StepFinished(step.usage, used, self._transcript.limit, rate)
+        whole = {call.id for call in step.calls}
+        problem = f"Error: {step.error}; nothing was run" if step.error else LENGTH_ERROR
+        text = step.tail.results[0] if step.tail.results else problem
+        for call_id, name in step.started:
+            if call_id not in whole:
+                yield ev.CallFinished(call_id, name, text, is_error=True, ran=False)
+
+    def _answer(self, turn: _Turn, step: Step) -> Generator[ev.Event, None, str]:
+        """Answer every call of a step. Afterwards the results stand in the tail.
+
+        Returns why the turn should stop because the model goes round in circles, or "".
+        """
+        turn.malformed = turn.malformed + 1 if step.error else 0
+        if step.error:
+            self._tail = replace(self._tail, results=(f"Error: {step.error}; nothing was run",))
+            yield ev.Notice(f"the model wrote a call that cannot be read: {step.error}")
+            return ""
+        finished = {call.id: interrupted(call, has_begun=False) for call in step.calls}
+        circle = ""
+        try:
+            for call in step.calls:
+                if not self._cancel.is_set() and not circle:
+                    finished[call.id] = interrupted(call, has_begun=True)
+                    answer = yield from self._runner.answer(call)
+                    finished[call.id] = answer.finished
+                    circle = answer.circle
+                yield finished[call.id]
+        finally:
+            results = tuple(result.content for result in finished.values())
+            self._tail = replace(self._tail, results=results)
+        return circle
+
+    def _must_stop(self, turn: _Turn, circle: str) -> _End | None:
+        """Whether the turn ends although the model wanted to go on. Its calls are answered, and
+        the answers are given with the next prompt."""
+        if self._cancel.is_set():
+            return _End(self._stop)
+        if circle:
+            return _End("repeated_call", circle)
+        if turn.malformed >= MALFORMED_LIMIT:
+            return _End("malformed")
+        if self.limits.max_turns is not None and turn.steps >= self.limits.max_turns:
+            return _End("max_turns")
+        if self._tokens_left(turn) < 1:
+            return _End("max_tokens")
+        return None
+
+    def _cut(self) -> _End:
+        """Why a step ended without the model's own end."""
+        is_full = self._transcript.limit - self._transcript.length <= RESERVE
+        return _End("context" if is_full else "max_tokens")
+
+    def _tokens_left(self, turn: _Turn) -> int:
+        limit = self.limits.max_tokens
+        return self._model.step_limit if limit is None else limit - turn.usage.output_tokens
+
+    def _new_call_id(self) -> str:
+        self._calls += 1
+        return f"call_{self._calls:02d}"
+
+    def _describe(self, reason: ev.TurnReason) -> str:
+        limits = self.limits
+        return {
+            "end": "",
+            "max_turns": f"stopped after {limits.max_turns} model steps (--max-turns)",
+            "max_tokens": "stopped: the answer reached its length limit (--max-tokens)",
+            "time_limit": f"stopped after {limits.seconds:g} s (--time-limit)"
+            if limits.seconds is not None
+            else "",
+            "context": f"stopped: the context of {self.context_limit:,} tokens is full (--ctx)",
+            "repeated_call": "stopped: the same call again and again",
+            "malformed": f"stopped: {MALFORMED_LIMIT} calls in a row could not be read",
+            "interrupted": "interrupted",
+        }[reason]
+
+    @contextmanager
+    def _time_limit(self) -> Iterator[None]:
+        """Cancel the run when its time is up."""
+        if self.limits.seconds is None:
+            yield
+            return
+        timer = threading.Timer(self.limits.seconds, self._time_is_up)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    def _time_is_up(self) -> None:
+        if not self._cancel.is_set():
+            self._stop = "time_limit"
+            self._cancel.set()

@@ -1,0 +1,103 @@
+"""The prompt up to before the first user turn, for each prompt profile.
+
+In: a profile's name, the tools, the facts. Out: a list of segments, the same for the same input.
+It is computed once a session and never again: what changes later is appended, never re-rendered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from typing import Any, Protocol
+
+from ds4_agent.agent.errors import UsageError
+from ds4_agent.agent.prompt.facts import Facts
+from ds4_agent.engine.dsml.encode import reminder_segments, system_segments
+from ds4_agent.engine.dsml.segments import Segment
+
+PROFILES = ("lean", "nano")
+
+
+class ToolDescription(Protocol):
+    """What a prompt needs of a tool (`ds4_agent.tools.types.Tool` has it)."""
+
+    def schema(self) -> Mapping[str, Any]: ...
+    def signature(self) -> str: ...
+
+
+class UnknownProfileError(UsageError):
+    """A profile that does not exist (yet); the message is the one line to show."""
+
+
+def render_prompt(
+    profile: str,
+    tools: Sequence[ToolDescription],
+    facts: Facts,
+    *,
+    effort: str | None = None,
+    append: str = "",
+) -> list[Segment]:
+    """The session's prompt: BOS, system text with the tools, reminder with the facts.
+
+    `effort` is the reasoning effort whose prefix goes before the system text (None: none);
+    `append` is the user's own addition to the system text. Raises UnknownProfileError.
+    """
+    return [
+        segment
+        for _, section in sections(profile, tools, facts, effort, append)
+        for segment in section
+    ]
+
+
+def sections(
+    profile: str,
+    tools: Sequence[ToolDescription],
+    facts: Facts,
+    effort: str | None = None,
+    append: str = "",
+) -> list[tuple[str, list[Segment]]]:
+    """`render_prompt` as named parts, in order (`config prompt` shows what each costs)."""
+    if profile == "nano":
+        return _nano(tools, facts, append)
+    if profile == "lean":
+        return _lean(tools, facts, effort, append)
+    if profile == "handbook":
+        raise UnknownProfileError("the prompt profile `handbook` is not available yet; use lean")
+    raise UnknownProfileError(f"no prompt profile `{profile}`; there are {', '.join(PROFILES)}")
+
+
+def profile_text(profile: str) -> str:
+    """The profile's own words, as shipped."""
+    return files("ds4_agent.agent.prompt").joinpath(f"{profile}.md").read_text(encoding="utf-8")
+
+
+def _nano(
+    tools: Sequence[ToolDescription], facts: Facts, append: str
+) -> list[tuple[str, list[Segment]]]:
+    # The bundled model was trained on exactly these bytes: one signature a line, no TOOLS block.
+    text = profile_text("nano") + "\n".join(tool.signature() for tool in tools)
+    text += f"\n{append}" if append else ""
+    return [
+        ("system", system_segments(text, [], effort=None)),
+        ("facts", reminder_segments(f"Tests: {facts.tests or 'unknown'}")),
+    ]
+
+
+def _lean(
+    tools: Sequence[ToolDescription], facts: Facts, effort: str | None, append: str
+) -> list[tuple[str, list[Segment]]]:
+    text = profile_text("lean").rstrip("\n") + (f"\n\n{append}" if append else "")
+    known = [
+        ("Date", facts.date),
+        ("Directory", facts.directory),
+        ("Git branch", facts.branch or "none"),
+        ("Tests", facts.tests or "unknown"),
+    ]
+    reminder = "\n".join(f"{name}: {value}" for name, value in known if value)
+    whole = system_segments(text, [tool.schema() for tool in tools], effort=effort)
+    words = len(system_segments(text, [], effort=effort))
+    return [
+        ("system", whole[:words]),
+        ("tools", whole[words:]),
+        ("facts", reminder_segments(reminder)),
+    ]

@@ -1,0 +1,71 @@
+"""What is written down of a run while it happens: the session log, and a watch over other records.
+
+In: events. Out: lines in the session log, and one sentence for each record that broke off. A record
+that cannot be written never stops the work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ds4_agent.agent import events as ev
+from ds4_agent.agent.lines import Lines
+
+if TYPE_CHECKING:
+    from ds4_agent.sessions.log import SessionLog
+
+__all__ = ["Record", "Recorder"]
+
+
+class Record(Protocol):
+    """A file that may break off; `failure` says so in one line then, else it is ""."""
+
+    failure: str
+
+
+class Recorder:
+    """Writes a session's events into its log. `others` are records watched for failures."""
+
+    def __init__(
+        self,
+        log: SessionLog | None,
+        others: Sequence[Record],
+        clock: Callable[[], float],
+        *,
+        header: Mapping[str, Any] | None = None,
+    ) -> None:
+        """`clock` gives the time of each line, in seconds since 1970; `header` is the session
+        log's first line. `log` None: nothing is kept of the session."""
+        self._log = log
+        self._watched: list[Record] = [*others] if log is None else [log, *others]
+        self._clock = clock
+        self._header = header
+        self._lines = Lines()
+        self._told: set[str] = set()
+
+    def record(self, event: ev.Event) -> None:
+        """Log an event. A prompt is on the disk itself before this returns."""
+        if isinstance(event, ev.PrefillProgressed):
+            return
+        if self._header is not None:
+            self._write(self._header)
+            self._header = None
+        if isinstance(event, ev.RunStarted):
+            self._write({"type": "prompt", "text": event.prompt}, durable=True)
+        for line in self._lines.feed(event):
+            self._write(line)
+
+    def failed(self, message: str) -> None:
+        """Log that an error ended the run."""
+        self._write({"type": "error", "text": message})
+
+    def new_failures(self) -> list[str]:
+        """One line for each record that broke off since the last call."""
+        failures = [r.failure for r in self._watched if r.failure and r.failure not in self._told]
+        self._told.update(failures)
+        return failures
+
+    def _write(self, line: Mapping[str, Any], *, durable: bool = False) -> None:
+        if self._log is not None:
+            self._log.event({"time": round(self._clock(), 3), **line}, durable=durable)

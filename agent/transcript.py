@@ -1,0 +1,188 @@
+"""The transcript: the only writer of a context. Everything the model reads or samples goes through
+here, once, in order, into the context, the session's token log and the `--trace-tokens` file.
+Never re-renders, trims or reorders; an id that is appended stays.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Generator, Iterator, Sequence
+from itertools import accumulate, groupby, repeat
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+from ds4_agent.agent.errors import UsageError
+from ds4_agent.engine.errors import ContextFullError
+
+if TYPE_CHECKING:
+    from ds4_agent.engine.api import Context, GrammarState, PrefillProgress, Sampling, Token
+    from ds4_agent.engine.dsml.segments import Segment
+    from ds4_agent.engine.dsml.tokenizer import Tokenizer
+    from ds4_agent.sessions.log import SessionLog
+
+__all__ = ["Trace", "Transcript", "ids_with_kinds"]
+
+
+class Trace:
+    """The `--trace-tokens` file: one JSON object an id, `{"index","id","kind","text"}`."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises UsageError if the file cannot be created."""
+        try:
+            self._file: TextIO | None = path.open("w", encoding="utf-8", errors="backslashreplace")
+        except OSError as error:
+            raise UsageError(f"cannot write {path}: {error.strerror or error}") from error
+        self.failure = ""
+        self._path = path
+
+    def write(self, index: int, token_id: int, kind: str, piece: bytes) -> None:
+        """One id. After a failure (a full disk) the file ends and `failure` says so."""
+
+        if self._file is None:
+            return
+        text = piece.decode("utf-8", "surrogateescape")
+        record = {"index": index, "id": token_id, "kind": kind, "text": text}
+        try:
+            self._file.write(json.dumps(record) + "\n")
+        except OSError as error:
+            self._end(error)
+
+    def flush(self) -> None:
+        try:
+            if self._file is not None:
+                self._file.flush()
+        except OSError as error:
+            self._end(error)
+
+    def close(self) -> None:
+        self.flush()
+        if self._file is not None:
+            self._file.close()
+
+    def _end(self, error: OSError) -> None:
+        self.failure = f"the token trace ends here: {self._path}: {error.strerror or error}"
+        self._file = None
+
+
+class Transcript:
+    """One context and the records of it. Used by one thread at a time, like the context."""
+
+    def __init__(
+        self,
+        context: Context,
+        tokenizer: Tokenizer,
+        limit: int,
+        log: SessionLog | None = None,
+        trace: Trace | None = None,
+    ) -> None:
+        self.tokenizer = tokenizer
+        self.limit = limit
+        self._context = context
+        self._log = log
+        self._trace = trace
+
+    @property
+    def length(self) -> int:
+        """Tokens in the context."""
+        return len(self._context.tokens)
+
+    def encode(self, segments: Sequence[Segment]) -> list[tuple[int, str]]:
+        """The ids of a prompt, each with the kind of its segment; see `ids_with_kinds`."""
+        return ids_with_kinds(self.tokenizer, segments)
+
+    def append(
+        self,
+        encoded: Sequence[tuple[int, str]],
+        *,
+        on_progress: Callable[[PrefillProgress], None] | None = None,
+        cancel: threading.Event | None = None,
+    ) -> None:
+        """Append what `encode` gave and compute it.
+
+        Raises ContextFullError with nothing appended; Cancelled with everything appended, the
+        chunks finished so far computed.
+        """
+        start = self.length
+        if start + len(encoded) > self.limit:
+            raise ContextFullError(start + len(encoded), self.limit)
+        for kind, group in groupby(enumerate(encoded, start), key=lambda item: item[1][1]):
+            self._note(kind, [(index, token_id) for index, (token_id, _) in group])
+        self.flush()
+        ids = [token_id for token_id, _ in encoded]
+        self._context.extend(ids, on_progress=on_progress, cancel=cancel)
+
+    def sample(
+        self,
+        *,
+        sampling: Sampling,
+        grammar: GrammarState | None,
+        max_tokens: int,
+        cancel: threading.Event,
+    ) -> Generator[Token, None, None]:
+        """The model's next tokens, each recorded before it is yielded."""
+        tokens = self._context.sample(
+            sampling=sampling, grammar=grammar, max_tokens=max_tokens, cancel=cancel
+        )
+        try:
+            for token in tokens:
+                kind = "forced" if token.forced else "sampled"
+                self._note(kind, [(self.length - 1, token.id)])
+                yield token
+        finally:
+            self.flush()
+
+    def flush(self) -> None:
+        """Hand what is recorded to the operating system."""
+        if self._log is not None:
+            self._log.flush()
+        if self._trace is not None:
+            self._trace.flush()
+
+    def _note(self, kind: str, ids: Sequence[tuple[int, int]]) -> None:
+        if self._log is not None:
+            self._log.tokens(kind, [token_id for _, token_id in ids])
+        if self._trace is not None:
+            for index, token_id in ids:
+                self._trace.write(index, token_id, kind, self.tokenizer.piece(token_id))
+
+
+def ids_with_kinds(tokenizer: Tokenizer, segments: Sequence[Segment]) -> list[tuple[int, str]]:
+    """The ids of a prompt, each with the kind of its segment.
+
+    Neighbouring template and data segments are one text for the BPE; an id that holds bytes of
+    both counts as data.
+    """
+    pairs: list[tuple[int, str]] = []
+    for is_control, group in groupby(segments, key=lambda segment: segment.kind == "control"):
+        run = list(group)
+        ids = tokenizer.encode(run)
+        if is_control:
+            pairs += [(token_id, "control") for token_id in ids]
+            continue
+        pairs += zip(ids, _kinds(tokenizer, ids, run), strict=True)
+    return pairs
+
+
+def _kinds(tokenizer: Tokenizer, ids: Sequence[int], run: Sequence[Segment]) -> Iterator[str]:
+    """The kind of each id of one run of text, by the bytes it stands for."""
+    if all(segment.kind == run[0].kind for segment in run):
+        yield from repeat(run[0].kind, len(ids))
+        return
+    ends = accumulate(len(_utf8(segment.text)) for segment in run)
+    rest = [(end, segment.kind) for end, segment in zip(ends, run, strict=True)]
+    at = start = 0
+    for token_id in ids:
+        end = start + len(tokenizer.piece(token_id))
+        while rest[at][0] <= start and at + 1 < len(rest):
+            at += 1
+        last = at
+        while rest[last][0] < end and last + 1 < len(rest):
+            last += 1
+        yield "data" if any(kind == "data" for _, kind in rest[at : last + 1]) else "template"
+        start = end
+
+
+def _utf8(text: str) -> bytes:
+    # As the tokenizer does: pairs of surrogates are their character, lone ones are U+FFFD.
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode("utf-8")

@@ -1,0 +1,100 @@
+"""What survives of a session: an append-only event log and token log, one JSON record a line.
+
+In: plain records and token ids. Out: `events.jsonl` and `tokens.jsonl` in the session's directory,
+0600 in a directory of 0700. Every record is one O_APPEND write, so a killed process leaves whole
+lines. Never ends the session: on the first failure it says so once and writes no more.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import secrets
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+__all__ = ["SessionLog", "new_session_id"]
+
+TOKENS_PER_RECORD = 64  # sampled ids are written at least this often
+
+
+def new_session_id(now: datetime) -> str:
+    """A name that sorts by time and is unique: `20261122-070301-9f3a1c`."""
+    return f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
+
+
+class SessionLog:
+    """The two logs of one session. Every method is safe to call after a failure."""
+
+    def __init__(self, directory: Path) -> None:
+        """Nothing is created before the first record."""
+        self.directory = directory
+        self.failure = ""  # one line once something could not be written
+        self._files: dict[str, int] = {}
+        self._sampled: list[int] = []
+        self._kind = ""
+
+    def event(self, record: Mapping[str, Any], *, durable: bool = False) -> None:
+        """Append an event. `durable`: on the disk itself before this returns (user prompts)."""
+        self._append("events.jsonl", record, durable=durable)
+
+    def tokens(self, kind: str, ids: Sequence[int]) -> None:
+        """Append ids of one kind: control, template, data, sampled or forced.
+
+        Sampled ids come one at a time and are gathered; `flush` writes what is left.
+        """
+        if kind != self._kind or len(self._sampled) >= TOKENS_PER_RECORD:
+            self.flush()
+            self._kind = kind
+        self._sampled.extend(ids)
+
+    def flush(self) -> None:
+        """Write the ids gathered so far."""
+        if self._sampled:
+            self._append("tokens.jsonl", {"kind": self._kind, "ids": self._sampled})
+            self._sampled = []
+
+    def close(self) -> None:
+        """Write what is left and close. Safe to call twice."""
+        self.flush()
+        for descriptor in self._files.values():
+            os.close(descriptor)
+        self._files = {}
+
+    def _append(self, name: str, record: Mapping[str, Any], *, durable: bool = False) -> None:
+        if self.failure:
+            return
+        # backslashreplace writes a lone surrogate (a file name that is not UTF-8) as JSON does.
+        line = json.dumps(record, ensure_ascii=False, separators=(",", ":")) + "\n"
+        data = line.encode("utf-8", "backslashreplace")
+        try:
+            descriptor = self._descriptor(name)
+            _write_whole(descriptor, data)
+            if durable:
+                os.fsync(descriptor)
+        except OSError as error:
+            reason = error.strerror or str(error)
+            self.failure = f"this session is not saved: {self.directory}: {reason}"
+
+    def _descriptor(self, name: str) -> int:
+        if name not in self._files:
+            _make_private(self.directory)
+            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+            self._files[name] = os.open(self.directory / name, flags, 0o600)
+        return self._files[name]
+
+
+def _write_whole(descriptor: int, line: bytes) -> None:
+    written = os.write(descriptor, line)
+    if written != len(line):  # the disk filled up in the middle: leave whole lines only
+        os.ftruncate(descriptor, os.fstat(descriptor).st_size - written)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def _make_private(directory: Path) -> None:
+    missing = [path for path in (directory, *directory.parents) if not path.exists()]
+    for path in reversed(missing):
+        path.mkdir(mode=0o700, exist_ok=True)
