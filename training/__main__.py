@@ -1,0 +1,37 @@
+"""Makes the bundled model from nothing: `python -m training` (`make nano-train`).
+
+Writes the shards that are missing, trains the run `nano` (from its last checkpoint when it was
+interrupted), and installs its export into engine/nano/. Options go to `training.train`.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+from training.export import RUNS
+
+SHARDS = 12
+MINUTES = "120"
+
+
+def main() -> None:
+    data = RUNS / "data"
+    for number in range(SHARDS):
+        if not (data / f"train-{number:03}.npz").exists():
+            run("training.tasks.generate", "--first", str(number), "--episodes", "4000")
+    if not (data / "held-000.npz").exists():
+        run("training.tasks.generate", "--held", "--episodes", "700")
+    run("training.train", "nano", *(sys.argv[1:] or ("--minutes", MINUTES)))
+    run("training.export", "nano")
+
+
+def run(module: str, *arguments: str) -> None:
+    """One of training's commands, in a process of its own; ends this one when it fails."""
+    done = subprocess.run([sys.executable, "-m", module, *arguments], check=False)
+    if done.returncode:
+        raise SystemExit(done.returncode)
+
+
+if __name__ == "__main__":
+    main()
