@@ -1,0 +1,149 @@
+"""The real agent on a scripted model in a real repository, on a screen without a terminal."""
+
+import asyncio
+import json
+import subprocess
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from textual.pilot import Pilot
+
+from ds4_agent.agent.build import RunOptions
+from ds4_agent.agent.config import Settings
+from ds4_agent.agent.places import find_places
+from ds4_agent.engine.dsml.block import call_segments
+from ds4_agent.engine.dsml.calls import ParsedCall
+from ds4_agent.engine.dsml.segments import spell
+from ds4_agent.tui.answer import AnswerPart
+from ds4_agent.tui.approval import GRACE, ApprovalPanel
+from ds4_agent.tui.screen import AgentApp
+from ds4_agent.tui.session import about, builder
+from ds4_agent.tui.status import StatusLine
+
+Story = Callable[[AgentApp, Pilot[None]], Awaitable[None]]
+PATIENCE = 60.0  # seconds a wished-for screen may take on a busy machine
+
+
+def call(name: str, /, text: str = "", **arguments: Any) -> dict[str, Any]:
+    """A scripted step that makes one call."""
+    return {"text": text + spell(call_segments([ParsedCall(name, arguments)]))}
+
+
+def say(text: str, **extra: Any) -> dict[str, Any]:
+    """A scripted step that answers."""
+    return {"text": text, **extra}
+
+
+def screen_text(app: AgentApp) -> str:
+    """What a reader sees, line by line."""
+    lines = app.screen._compositor.render_strips()
+    return "\n".join("".join(segment.text for segment in line) for line in lines)
+
+
+async def until(pilot: Pilot[None], condition: Callable[[], object]) -> None:
+    """Wait for something on the screen."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, screen_text(pilot.app)
+        await pilot.pause(0.02)
+
+
+async def idle(pilot: Pilot[None]) -> None:
+    """Wait until the model is loaded and no turn is under way."""
+    await pilot.pause()
+    await until(pilot, lambda: not pilot.app.query_one(StatusLine).status.busy)
+    await pilot.pause()
+
+
+async def asked(pilot: Pilot[None], clock: SimpleNamespace) -> ApprovalPanel:
+    """Wait for a question and let its grace pass."""
+    await until(pilot, lambda: pilot.app.query(ApprovalPanel))
+    await pilot.pause()
+    clock.now += GRACE + 0.1
+    return pilot.app.query_one(ApprovalPanel)
+
+
+def answers(app: AgentApp) -> str:
+    """The Markdown source of every answer."""
+    return "\n".join(part.source for part in app.query(AnswerPart))
+
+
+@pytest.fixture
+def stage() -> SimpleNamespace:
+    """The vocabulary of a story. (Test files cannot import this one.)"""
+    return SimpleNamespace(
+        call=call, say=say, text=screen_text, until=until, idle=idle, asked=asked, answers=answers
+    )
+
+
+@pytest.fixture
+def repo(tmp_path: Path) -> Path:
+    root = tmp_path / "shop"
+    (root / "src").mkdir(parents=True)
+    (root / "src/client.py").write_text("import os\n\nretries = 3\n")
+    git = ["git", "-C", str(root), "-c", "user.name=a", "-c", "user.email=a@b"]
+    for arguments in (["init", "-q", "-b", "main"], ["add", "."], ["commit", "-q", "-m", "first"]):
+        subprocess.run([*git, *arguments], check=True)
+    return root
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> Callable[..., str]:
+    """Write a script; returns what `--model` takes."""
+
+    def write(*steps: dict[str, Any]) -> str:
+        path = tmp_path / "script.jsonl"
+        path.write_text("".join(json.dumps(step) + "\n" for step in steps))
+        return f"scripted:{path}"
+
+    return write
+
+
+@pytest.fixture
+def options(tmp_path: Path, repo: Path, script: Callable[..., str]) -> Callable[..., RunOptions]:
+    """Options of a run with these scripted steps."""
+
+    def make(*steps: dict[str, Any], **settings: Any) -> RunOptions:
+        places = find_places({"DS4_HOME": str(tmp_path / "home")})
+        return RunOptions(Settings(model=script(*steps), **settings), repo, places)
+
+    return make
+
+
+@pytest.fixture
+def clock() -> SimpleNamespace:
+    """The app's clock, which stands still until a test moves it: `clock.now += 1`."""
+    return SimpleNamespace(now=1000.0)
+
+
+@pytest.fixture
+def perform(options: Callable[..., RunOptions], clock: SimpleNamespace) -> Callable[..., AgentApp]:
+    """Act a story on the app with a scripted model; the story begins once the model is loaded."""
+
+    def act(
+        story: Story,
+        *steps: dict[str, Any],
+        prompt: str = "",
+        size: tuple[int, int] = (80, 24),
+        **settings: Any,
+    ) -> AgentApp:
+        chosen = options(*steps, **settings)
+        app = AgentApp(builder(chosen), about(chosen), prompt, clock=lambda: clock.now)
+
+        async def play() -> None:
+            async with app.run_test(size=size) as pilot:
+                if not prompt:
+                    await idle(pilot)
+                await story(app, pilot)
+
+        try:
+            asyncio.run(play())
+        finally:
+            app.conversation.close()
+        return app
+
+    return act

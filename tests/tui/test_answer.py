@@ -1,0 +1,115 @@
+"""Answers are rendered as they were written, whole or in pieces."""
+
+import asyncio
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from textual.app import App
+from textual.widgets import Markdown
+
+from ds4_agent.agent.display import VisibleStream, visible
+from ds4_agent.tui.answer import PART_LIMIT, AnswerMessage, answer_parser, split_part
+
+ANSWER = """\
+Replaced `a` with **b** in src/__init__.py.
+Second line.
+
+## What
+
+1. one
+2. two with <b>html</b> &amp; entity
+
+```python
+def f(x):
+    return x  # ❤️
+```
+
+| a | b |
+|---|---|
+| 1 | 2 |
+
+- last\r
+- item
+"""
+
+
+def rendered(pieces: list[str]) -> list[str]:
+    """The text of every block of the answer, in order."""
+    answer = AnswerMessage()
+
+    class Page(App[None]):
+        def compose(self):
+            yield answer
+
+    async def play() -> list[str]:
+        async with Page().run_test(size=(60, 60)) as pilot:
+            for piece in pieces:
+                await answer.add(piece)
+            await answer.finish()
+            await pilot.pause()
+            strips = pilot.app.screen._compositor.render_strips()
+            return ["".join(segment.text for segment in strip).rstrip() for strip in strips]
+
+    return asyncio.run(play())
+
+
+@pytest.mark.parametrize("size", [5, 60])
+def test_streamed_equals_one_shot(size):
+    pieces = [ANSWER[start : start + size] for start in range(0, len(ANSWER), size)]
+    assert rendered(pieces) == rendered([ANSWER])
+
+
+def test_nothing_of_an_answer_vanishes():
+    text = "\n".join(rendered([ANSWER]))
+    for piece in ("src/__init__.py.", "\n   Second line.", "<b>html</b> &amp; entity", "return x"):
+        assert piece in text
+
+
+@given(st.text(alphabet="ab_ <&;>", max_size=60))
+def test_html_entities_and_underscores_are_literal(text):
+    tokens = answer_parser().parse(f"x {text}")
+    tokens = [child for token in tokens for child in token.children or [token]]
+    words = "".join(token.content for token in tokens if not token.content.isspace())
+    for mark in "ab_<&;":
+        assert words.count(mark) == text.count(mark)
+
+
+def test_long_answers_are_split_between_paragraphs_only():
+    long = "word " * (PART_LIMIT // 5)
+    assert split_part("", "short\n\ntext") == ("short\n\ntext", "")
+    assert split_part(long, " more\n\nnext") == (" more", "next")
+    assert split_part(long, " more") == (" more", "")
+    fenced = f"```\n{long}"
+    assert split_part(long + "\n", "\nnext") == ("", "next")
+    assert split_part(long + "\n\n", "next") == ("", "next")
+    assert split_part(fenced, "\n\nstill code\n") == ("\n\nstill code\n", "")
+
+
+def test_a_long_answer_is_whole():
+    paragraphs = [f"paragraph {number} " + "x" * 1000 for number in range(15)]
+    answer = AnswerMessage()
+
+    class Page(App[None]):
+        def compose(self):
+            yield answer
+
+    async def play() -> str:
+        async with Page().run_test() as pilot:
+            for paragraph in paragraphs:
+                await answer.add(paragraph + "\n")
+                await answer.add("\n")
+            await answer.finish()
+            await pilot.pause()
+            parts = pilot.app.query(Markdown)
+            assert len(parts) > 1
+            return "\n\n".join(part.source.strip() for part in parts)
+
+    assert asyncio.run(play()) == "\n\n".join(paragraphs)
+
+
+@given(st.lists(st.text(alphabet="a\r\n❤\ufe0f#\x1b\u200b", max_size=5)))
+def test_pieces_are_made_visible_like_the_whole(pieces):
+    stream = VisibleStream()
+    shown = "".join(stream.feed(piece) for piece in pieces) + stream.finish()
+    assert shown == visible("".join(pieces))

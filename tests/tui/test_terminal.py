@@ -1,0 +1,251 @@
+"""The real command on a real pseudo-terminal: it starts, it ends rightly, it leaves no trace."""
+
+import os
+import pty
+import select
+import signal
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from ds4_agent.tui.terminal import is_full_terminal, refusal
+
+COMMAND = ("-m", "ds4_agent.agent.cli")
+# The command with an agent that is none: the screen stumbles over it in its own code.
+CRASHING = """
+import sys
+from ds4_agent.agent.cli import main
+from ds4_agent.tui import session
+from ds4_agent.tui.conversation import Loaded
+session.builder = lambda options: lambda conversation: conversation._post(Loaded(None))
+sys.exit(main())
+"""
+PATIENCE = 60.0  # seconds; the machine may be busy
+ALT_SCREEN, MAIN_SCREEN = b"\x1b[?1049h", b"\x1b[?1049l"
+ON_OFF = ((b"\x1b[?1000h", b"\x1b[?1000l"), (b"\x1b[?2004h", b"\x1b[?2004l"))
+
+
+@dataclass
+class Terminal:
+    """A command on a terminal of its own."""
+
+    process: subprocess.Popen[bytes]
+    master: int
+    before: list[object]
+    received: bytearray = field(default_factory=bytearray)
+
+    def wait_for(self, text: bytes) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while text not in self.received:
+            assert time.monotonic() < deadline, bytes(self.received[-2000:])
+            assert self.read() or self.process.poll() is None, bytes(self.received[-2000:])
+
+    def read(self, seconds: float = 0.05) -> bool:
+        """Take what is there; whether anything was."""
+        if self.master < 0 or not select.select([self.master], [], [], seconds)[0]:
+            return False
+        try:
+            piece = os.read(self.master, 1 << 16)
+        except OSError:
+            return False
+        self.received += piece
+        return bool(piece)
+
+    def type(self, keys: bytes) -> None:
+        os.write(self.master, keys)
+
+    def end(self) -> int:
+        """The exit code; fails if the process does not end by itself."""
+        deadline = time.monotonic() + PATIENCE
+        while self.process.poll() is None:
+            assert time.monotonic() < deadline, "it does not end"
+            if self.master >= 0:
+                self.read()
+            else:
+                time.sleep(0.05)
+        while self.read():
+            pass
+        return self.process.returncode
+
+    def hang_up(self) -> None:
+        os.close(self.master)
+        self.master = -1
+
+    def is_restored(self) -> bool:
+        """Whether modes that were switched on are off again, and the settings are the old ones."""
+        text = bytes(self.received)
+        for on, off in ((ALT_SCREEN, MAIN_SCREEN), *ON_OFF):
+            if text.rfind(on) > text.rfind(off):
+                return False
+        return termios.tcgetattr(self.master) == self.before
+
+
+@pytest.fixture
+def start(repo: Path, tmp_path: Path, script, stage) -> Iterator[Callable[..., Terminal]]:
+    """Start ds4-agent with arguments in the repository, on a scripted model that says Hello."""
+    terminals: list[Terminal] = []
+    model = script(stage.say("Hello from the model."), stage.say("word " * 3000, delay_ms=5))
+
+    def run(
+        *arguments: str, model: str = model, program: Sequence[str] = COMMAND, **environment: str
+    ) -> Terminal:
+        master, slave = pty.openpty()
+        termios.tcsetwinsize(slave, (24, 80))
+        before = termios.tcgetattr(slave)
+        kept = {key: os.environ[key] for key in ("PATH", "HOME") if key in os.environ}
+        process = subprocess.Popen(
+            [sys.executable, *program, "--model", model, *arguments],
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            cwd=repo,
+            start_new_session=True,
+            env={
+                **kept,
+                "TERM": "xterm-256color",
+                "DS4_HOME": str(tmp_path / "home"),
+                "PYTHONUTF8": "1",
+                **environment,
+            },
+        )
+        os.close(slave)
+        terminals.append(Terminal(process, master, before))
+        return terminals[-1]
+
+    yield run
+    for terminal in terminals:
+        if terminal.process.poll() is None:
+            terminal.process.kill()
+            terminal.process.wait()
+        if terminal.master >= 0:
+            terminal.hang_up()
+
+
+def test_a_whole_session_on_the_screen(start):
+    terminal = start()
+    terminal.wait_for(b"ready")
+    terminal.type(b"hi\r")
+    terminal.wait_for(b"Hello")
+    terminal.wait_for(b"ready")
+    terminal.type(b"\x04")
+    assert terminal.end() == 0
+    assert terminal.is_restored()
+
+
+def test_a_whole_session_on_the_plain_prompt(start):
+    terminal = start("--plain")
+    terminal.wait_for(b"ask >")
+    terminal.type(b"hi\r")
+    terminal.wait_for(b"Hello from the model.")
+    terminal.wait_for(b"ctx ")
+    terminal.type(b"again\r")
+    terminal.wait_for(b"word word")
+    terminal.process.send_signal(signal.SIGINT)  # what Ctrl+C is where the terminal controls it
+    terminal.wait_for(b"interrupting")
+    del terminal.received[: terminal.received.rindex(b"interrupting")]
+    terminal.wait_for(b"ask >")
+    terminal.type(b"\x04")
+    assert terminal.end() == 0
+    assert terminal.is_restored()
+
+
+def test_a_dumb_terminal_gets_the_plain_prompt_without_one_escape(start):
+    terminal = start(TERM="dumb")
+    terminal.wait_for(b"ask >")
+    terminal.type(b"hi\r")
+    terminal.wait_for(b"Hello from the model.")
+    terminal.type(b"/quit\r")
+    assert terminal.end() == 0
+    assert b"\x1b" not in terminal.received
+
+
+@pytest.mark.parametrize("arguments", [(), ("--plain",)], ids=["screen", "plain"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT])
+def test_a_signal_ends_it_and_restores_the_terminal(start, arguments, number):
+    terminal = start(*arguments)
+    terminal.wait_for(b"ask >" if arguments else b"ready")
+    terminal.process.send_signal(number)
+    assert terminal.end() == 128 + number
+    assert terminal.is_restored()
+
+
+def test_a_signal_in_the_middle_of_a_turn(start):
+    terminal = start()
+    terminal.wait_for(b"ready")
+    terminal.type(b"hi\r")
+    terminal.wait_for(b"Hello")
+    terminal.type(b"again\r")
+    terminal.wait_for(b"word word")
+    terminal.process.send_signal(signal.SIGTERM)
+    assert terminal.end() == 143
+    assert terminal.is_restored()
+
+
+@pytest.mark.parametrize("arguments", [(), ("--plain",)], ids=["screen", "plain"])
+def test_a_vanished_terminal_ends_it(start, arguments):
+    terminal = start(*arguments)
+    terminal.wait_for(b"ask >" if arguments else b"ready")
+    terminal.hang_up()
+    assert terminal.end() != 0 or arguments  # for a line prompt it is the end of the input
+
+
+def test_bytes_that_are_no_utf8_do_no_harm(start):
+    terminal = start()
+    terminal.wait_for(b"ready")
+    terminal.type(b"\xff\xfe\xc3hello")
+    terminal.wait_for(b"hello")
+    terminal.type(b"\x03")
+    terminal.type(b"/quit\r")
+    assert terminal.end() == 0
+
+
+@pytest.mark.parametrize("arguments", [(), ("--plain",)], ids=["screen", "plain"])
+def test_a_model_that_is_not_there_is_one_line_and_exit_code_2(start, arguments):
+    terminal = start(*arguments, model="/no/such/model")
+    assert terminal.end() == 2
+    assert b"/no/such/model" in terminal.received.splitlines()[-1]
+    assert b"Traceback" not in terminal.received
+    assert terminal.is_restored()
+
+
+def test_a_crash_of_the_screen_is_no_success_and_restores_the_terminal(start):
+    terminal = start(program=("-c", CRASHING))
+    assert terminal.end() == 2
+    assert b"Traceback" in terminal.received
+    assert terminal.is_restored()
+
+
+@pytest.mark.parametrize("arguments", [[], ["--plain"]], ids=["screen", "plain"])
+def test_without_a_terminal_it_says_so_and_ends_with_1(arguments, tmp_path: Path):
+    done = subprocess.run(
+        [sys.executable, "-m", "ds4_agent.agent.cli", *arguments],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        cwd=tmp_path,
+        env={**os.environ, "DS4_HOME": str(tmp_path)},
+    )
+    assert done.returncode == 1
+    assert "-p" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_what_counts_as_a_terminal():
+    with Path(os.devnull).open() as nothing:
+        assert "stdin is not a terminal" in refusal(nothing, nothing)
+    assert "stdin" in refusal(None, None)
+    assert not is_full_terminal({"TERM": "dumb"}, sys.__stderr__)
+    assert not is_full_terminal({"TERM": "xterm"}, None)
+
+
+@pytest.mark.parametrize("module", ["ds4_agent.tui.plain", "ds4_agent.tui.app"])
+def test_textual_is_loaded_for_the_screen_only(module):
+    code = f"import sys, {module}; sys.exit('textual' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], timeout=PATIENCE).returncode == 0

@@ -1,0 +1,101 @@
+"""Reading lines from a terminal: with prompt_toolkit, or with nothing but the terminal's own line
+editing where not even a cursor can be moved.
+
+In: a mark to show. Out: a line of text, EOFError or KeyboardInterrupt. `stop` makes a read under
+way raise something else, from a signal handler or another thread.
+"""
+
+import sys
+from collections.abc import Callable
+from functools import partial
+from typing import Protocol
+
+from prompt_toolkit import PromptSession
+from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+from prompt_toolkit.output.vt100 import Vt100_Output
+
+__all__ = ["DumbLines", "Lines", "PromptLines"]
+
+
+class Lines(Protocol):
+    """A way to read lines. Used from the main thread, except `stop`."""
+
+    def read(self, mark: Callable[[], str]) -> str:
+        """A prompt, possibly of several lines, with history."""
+        ...
+
+    def ask(self, question: str) -> str:
+        """One line in answer to a question, without history."""
+        ...
+
+    def stop(self, why: BaseException) -> bool:
+        """Make the read under way raise `why`, the terminal put back first; False if none is."""
+        ...
+
+
+class PromptLines:
+    """prompt_toolkit's line editing. `on_mode` is called for Shift+Tab."""
+
+    def __init__(self, term: str, on_mode: Callable[[], None]) -> None:
+        output = _QuietOutput.from_pty(sys.stdout, term)
+        self._prompt: PromptSession[str] = PromptSession(
+            output=output,
+            key_bindings=_keys(on_mode),
+            enable_suspend=True,
+            prompt_continuation="  ",
+        )
+        self._question: PromptSession[str] = PromptSession(output=output)
+
+    def read(self, mark: Callable[[], str]) -> str:
+        return self._prompt.prompt(mark)
+
+    def ask(self, question: str) -> str:
+        return self._question.prompt(question)
+
+    def stop(self, why: BaseException) -> bool:
+        for session in (self._prompt, self._question):
+            app = session.app
+            if app.is_running and app.loop is not None and not app.is_done:
+                app.loop.call_soon_threadsafe(partial(app.exit, exception=why))
+                return True
+        return False
+
+
+class DumbLines:
+    """The terminal's own line editing: not one escape sequence."""
+
+    def __init__(self) -> None:
+        if hasattr(sys.stdin, "reconfigure"):
+            sys.stdin.reconfigure(errors="replace")
+
+    def read(self, mark: Callable[[], str]) -> str:
+        return input(mark())
+
+    def ask(self, question: str) -> str:
+        return input(question)
+
+    def stop(self, why: BaseException) -> bool:
+        return False
+
+
+class _QuietOutput(Vt100_Output):
+    """Asks the terminal nothing: some never answer, and the prompt would complain."""
+
+    @property
+    def responds_to_cpr(self) -> bool:
+        return False
+
+
+def _keys(on_mode: Callable[[], None]) -> KeyBindings:
+    keys = KeyBindings()
+
+    # Not Ctrl+J: that is what Enter becomes when it is typed while the model works.
+    @keys.add("escape", "enter")
+    def _newline(event: KeyPressEvent) -> None:
+        event.current_buffer.insert_text("\n")
+
+    @keys.add("s-tab")
+    def _next_mode(event: KeyPressEvent) -> None:
+        on_mode()
+
+    return keys

@@ -1,0 +1,92 @@
+"""How the screen looks and what it refuses to draw: two themes and the last filter before the
+terminal. The filter replaces what acts or hides in every segment, should anything have missed
+`text.visible`; it costs a scan of the line and changes nothing else.
+"""
+
+from collections.abc import Mapping
+
+from rich.segment import Segment
+from textual.color import Color
+from textual.filter import LineFilter
+from textual.theme import Theme
+
+from ds4_agent.agent.display import has_hidden
+
+__all__ = ["DARK", "LIGHT", "VisibleFilter", "theme_for"]
+
+# Beyond Textual's own names: `muted` for what is read second, `faint` for what need not be read.
+_DARK_EXTRA = {
+    "muted": "#959ca8",
+    "faint": "#666d79",
+    "scrollbar": "#343941",
+    "scrollbar-hover": "#4a515c",
+    "scrollbar-active": "#6ea8fe",
+    "scrollbar-background": "#14161a",
+    "scrollbar-background-hover": "#14161a",
+    "scrollbar-background-active": "#14161a",
+}
+_LIGHT_EXTRA = {
+    "muted": "#59636e",
+    "faint": "#818b98",
+    "scrollbar": "#d1d9e0",
+    "scrollbar-hover": "#b6bfc8",
+    "scrollbar-active": "#2458c5",
+    "scrollbar-background": "#ffffff",
+    "scrollbar-background-hover": "#ffffff",
+    "scrollbar-background-active": "#ffffff",
+}
+
+DARK = Theme(
+    name="ds4-dark",
+    primary="#6ea8fe",
+    secondary="#9d8cf5",
+    accent="#f2a65a",
+    warning="#e5b567",
+    error="#f07178",
+    success="#7fce8f",
+    foreground="#d7dae0",
+    background="#14161a",
+    surface="#191c21",
+    panel="#22262d",
+    dark=True,
+    variables=_DARK_EXTRA,
+)
+LIGHT = Theme(
+    name="ds4-light",
+    primary="#2458c5",
+    secondary="#6b46c1",
+    accent="#b45309",
+    warning="#9a6700",
+    error="#c02637",
+    success="#1a7f37",
+    foreground="#1f2328",
+    background="#ffffff",
+    surface="#f6f8fa",
+    panel="#eaeef2",
+    dark=False,
+    variables=_LIGHT_EXTRA,
+)
+
+
+def theme_for(environment: Mapping[str, str]) -> str:
+    """The theme's name: light where the terminal says that its background is (`COLORFGBG`)."""
+    background = environment.get("COLORFGBG", "").rpartition(";")[2]
+    return LIGHT.name if background in ("7", "15") else DARK.name
+
+
+class VisibleFilter(LineFilter):
+    """The backstop behind `text.visible`: U+FFFD for each character that acts or hides."""
+
+    def apply(self, segments: list[Segment], background: Color) -> list[Segment]:
+        return [_clean(segment) for segment in segments]
+
+
+def _clean(segment: Segment) -> Segment:
+    text, style, control = segment
+    if control or (text.isascii() and text.isprintable()):
+        return segment
+    # A newline or a tab inside a painted line would move the cursor.
+    text = text.replace("\n", " ").replace("\t", " ")
+    if not has_hidden(text):
+        return Segment(text, style)
+    return Segment("".join("\ufffd" if has_hidden(c) else c for c in text), style)

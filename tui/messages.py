@@ -1,0 +1,103 @@
+"""What the transcript is made of: the banner, the user's prompt, thinking, a notice.
+
+In: pieces of text. Untrusted text passes `agent.display` here and reaches a widget as `Content`,
+never as markup. Each widget owns its look and knows nothing about the agent.
+"""
+
+from textual.content import Content
+from textual.widgets import Static
+
+from ds4_agent.agent.display import VisibleStream, visible
+from ds4_agent.tui.describe import plural
+
+__all__ = ["Banner", "NoticeMessage", "ThinkingMessage", "UserMessage"]
+
+
+class Banner(Static):
+    """Name, version, model and directory, at the head of the transcript."""
+
+    DEFAULT_CSS = """
+    Banner { padding: 1 1 0 1; color: $muted; }
+    """
+
+    def show(self, version: str, model: str, directory: str, hint: str = "") -> None:
+        """Fill the banner; `model` is empty while it loads, `hint` is a second line."""
+        model = f" · {visible(model)}" if model else ""
+        about = f" {visible(version)}{model} · {visible(directory)}"
+        pieces = [("ds4-agent", "bold $text-primary"), (about, "")]
+        if hint:
+            pieces.append(("\n" + visible(hint), "$faint"))
+        self.update(Content.assemble(*pieces))
+
+
+class UserMessage(Static):
+    """What the user asked."""
+
+    DEFAULT_CSS = """
+    UserMessage {
+        margin: 1 0 0 0; padding: 0 1 0 2; background: $panel; border-left: outer $primary;
+    }
+    """
+
+    def __init__(self, text: str) -> None:
+        super().__init__(Content.styled(visible(text), "bold"))
+
+
+class NoticeMessage(Static):
+    """A remark of the program, of level "info", "warning" or "error"."""
+
+    DEFAULT_CSS = """
+    NoticeMessage {
+        margin: 1 0 0 0; padding: 0 1 0 3; color: $muted;
+        &.warning { color: $text-warning; }
+        &.error { color: $text-error; }
+    }
+    """
+
+    def __init__(self, text: str, level: str = "info") -> None:
+        super().__init__(Content(visible(text)), classes=level)
+
+
+class ThinkingMessage(Static):
+    """Reasoning: one line with its length; the text is laid out only when it is opened."""
+
+    DEFAULT_CSS = """
+    ThinkingMessage { margin: 1 0 0 0; padding: 0 1; color: $muted; }
+    """
+
+    def __init__(self, *, is_open: bool = False) -> None:
+        super().__init__(Content(""))
+        self._stream = VisibleStream()
+        self._pieces: list[str] = []
+        self._length = 0
+        self._running = True
+        self._is_open = is_open
+
+    def add(self, text: str) -> None:
+        """More reasoning."""
+        self._pieces.append(self._stream.feed(text))
+        self._length += len(text)
+        self._paint()
+
+    def finish(self) -> None:
+        """The reasoning is over."""
+        self._running = False
+        self._paint()
+
+    def toggle(self, is_open: bool) -> None:
+        """Show the text, or only its length."""
+        self._is_open = is_open
+        self._paint()
+
+    def on_click(self) -> None:
+        self.toggle(not self._is_open)
+
+    def _paint(self) -> None:
+        verb = "thinking" if self._running else "thought"
+        arrow = "▾" if self._is_open else "▸"
+        length = plural(self._length, "character")
+        head = Content.assemble((f"✻ {verb}", "italic"), (f" {length} {arrow}", "$faint"))
+        if self._is_open:
+            text = "".join(self._pieces).strip().replace("\n", "\n  ")
+            head = Content.assemble(head, f"\n  {text}")
+        self.update(head)

@@ -1,0 +1,383 @@
+"""The screen: one column of transcript, one slot below it, one status line.
+
+In: the conversation's items, keys. Out: prompts, answers and interrupts to the conversation, and
+how the session ended. It routes; what things look like is each widget's own business.
+"""
+
+import asyncio
+import os
+import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from importlib import import_module
+from threading import Thread
+from typing import TYPE_CHECKING, ClassVar
+
+from textual import events, on
+from textual.app import App, ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import VerticalGroup
+from textual.driver import Driver
+
+from ds4_agent.agent.events import (
+    ApprovalRequest,
+    CallStarted,
+    PrefillProgressed,
+    StepFinished,
+    TextDelta,
+    ThinkingDelta,
+    TurnEnded,
+    Usage,
+)
+from ds4_agent.tui.approval import ApprovalPanel
+from ds4_agent.tui.commands import command_of, cost_text, help_text, tools_text
+from ds4_agent.tui.conversation import (
+    Build,
+    Conversation,
+    Item,
+    Loaded,
+    LoadFailed,
+    Loading,
+    Question,
+    TurnFailed,
+    TurnOver,
+    coalesced,
+)
+from ds4_agent.tui.driver import TerminalDriver, leave_on_signals
+from ds4_agent.tui.input import PromptBox, PromptInput
+from ds4_agent.tui.look import DARK, LIGHT, VisibleFilter, theme_for
+from ds4_agent.tui.messages import Banner
+from ds4_agent.tui.session import About, mode_after
+from ds4_agent.tui.status import Status, StatusLine, status_after
+from ds4_agent.tui.transcript import Transcript
+
+if TYPE_CHECKING:
+    from ds4_agent.agent.loop import Agent
+
+__all__ = ["AgentApp"]
+
+FRAME = 1 / 20  # seconds between two paints of what the agent said
+TICK = 0.5  # seconds between two paints of the clock
+QUIT_WITHIN = 2.0  # seconds in which a second Ctrl+C ends the session
+KEYS = (
+    ("Enter", "send; while the model works, queue"),
+    ("Shift+Enter, Ctrl+J", "new line"),
+    ("Up, Down", "earlier prompts"),
+    ("Esc", "interrupt the model; queued prompts come back to the input"),
+    ("Ctrl+C", "clear the input, interrupt, then quit"),
+    ("Shift+Tab", "permission mode: ask, accept-edits, plan, auto"),
+    ("Ctrl+O", "open or fold thinking and tool calls (or click one)"),
+    ("PageUp, PageDown", "scroll the transcript"),
+)
+
+
+class AgentApp(App[None]):
+    """The Textual app of one session. `load_error` is why the model could not be loaded."""
+
+    ENABLE_COMMAND_PALETTE = False
+    AUTO_FOCUS = "#prompt"
+    TITLE = "ds4-agent"
+    CSS = """
+    Screen { background: $background; }
+    #slot { height: auto; }
+    """
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape", "interrupt", "Interrupt", show=False),
+        Binding("ctrl+c,super+c", "clear_or_quit", "Clear, then quit", show=False, priority=True),
+        Binding("ctrl+q", "leave(0)", "Quit", show=False, priority=True),
+        Binding("shift+tab", "next_mode", "Mode", show=False, priority=True),
+        Binding("ctrl+o", "toggle_all", "Open or fold", show=False, priority=True),
+        Binding("pageup", "scroll(-1)", "Scroll up", show=False, priority=True),
+        Binding("pagedown", "scroll(1)", "Scroll down", show=False, priority=True),
+    ]
+
+    def __init__(
+        self,
+        build: Build,
+        about: About,
+        first_prompt: str = "",
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        on_leave: Callable[[int], None] = lambda code: None,
+    ) -> None:
+        """`on_leave(code)` is told of the wish to end before anything that could hang."""
+        super().__init__()
+        self.register_theme(DARK)
+        self.register_theme(LIGHT)
+        self.theme = theme_for(os.environ)
+        self._filters.append(VisibleFilter())
+        self.load_error: BaseException | None = None
+        self._about = about
+        self._mode = about.mode
+        self._clock = clock
+        self._on_leave = on_leave
+        self._agent: Agent | None = None
+        self.conversation = Conversation(build, self._post)
+        self._inbox: deque[Item] = deque()
+        self._arrived = asyncio.Event()
+        self._queue: deque[str] = deque([first_prompt] if first_prompt else [])
+        self._busy_since: float | None = None
+        self._usage = Usage()
+        self._worked = 0.0
+        self._turns = 0
+        self._sampling_from: tuple[float, int] | None = None  # time, tokens in the context then
+        self._quit_asked = -QUIT_WITHIN
+
+    def get_driver_class(self) -> type[Driver]:
+        return TerminalDriver
+
+    def get_theme_variable_defaults(self) -> dict[str, str]:
+        return DARK.variables
+
+    def compose(self) -> ComposeResult:
+        with Transcript():
+            yield Banner()
+        with VerticalGroup(id="slot"):
+            yield PromptBox()
+        yield StatusLine()
+
+    def on_mount(self) -> None:
+        leave_on_signals(asyncio.get_running_loop(), self.action_leave)
+        self._show_banner()
+        self._set(branch=self._about.branch, mode=self._about.mode_shown(self._mode))
+        self.run_worker(self._pump(), name="pump")
+        self.set_interval(TICK, self._tick)
+        # The first frame is painted and the first key is read before the model takes the machine.
+        self.call_after_refresh(self._load)
+
+    def _load(self) -> None:
+        self.conversation.start()
+        # What the first answer needs is imported meanwhile, off the thread that paints.
+        Thread(target=import_module, args=("ds4_agent.tui.answer",), daemon=True).start()
+
+    # What the agent says
+
+    def _post(self, item: Item) -> None:
+        """From any thread."""
+        self._inbox.append(item)
+        if self._loop is not None:
+            with suppress(RuntimeError):  # the app has ended; nobody reads any more
+                self._loop.call_soon_threadsafe(self._arrived.set)
+
+    async def _pump(self) -> None:
+        """The only place that changes the transcript on the agent's behalf, in order."""
+        while True:
+            await self._arrived.wait()
+            self._arrived.clear()
+            items = []
+            while self._inbox:
+                items.append(self._inbox.popleft())
+            for item in coalesced(items):
+                await self._take(item)
+            await asyncio.sleep(FRAME)
+
+    async def _take(self, item: Item) -> None:
+        match item:
+            case Loading(done, total):
+                self._set(activity=f"loading model {100 * done // max(total, 1)}%")
+            case Loaded(agent):
+                await self._take_agent(agent)
+            case LoadFailed(error):
+                self.load_error = error
+                self.exit(return_code=1)
+            case Question(request):
+                await self._ask(request)
+            case TurnFailed(error):
+                await self._transcript.fail(str(error) or type(error).__name__)
+            case TurnOver():
+                await self._end_turn()
+            case _:
+                await self._transcript.show(item)
+                self._count(item)
+                self._status_line.status = status_after(self._status, item)
+
+    async def _take_agent(self, agent: "Agent") -> None:
+        self._agent = agent
+        agent.mode = self._mode
+        self._show_banner()
+        self._set(activity="ready", busy=False, context_total=agent.context_limit)
+        await self._send_next()
+
+    async def _end_turn(self) -> None:
+        await self._close_question()
+        self._busy_since = self._sampling_from = None
+        self._set(activity="ready", busy=False, is_ending=False, prefill=None)
+        await self._send_next()
+
+    def _count(self, event: object) -> None:
+        if isinstance(event, ThinkingDelta | TextDelta | CallStarted):
+            if self._sampling_from is None and self._agent is not None:
+                self._sampling_from = (self._clock(), self._agent.context_tokens)
+        elif isinstance(event, StepFinished | PrefillProgressed):
+            self._sampling_from = None
+        elif isinstance(event, TurnEnded):
+            self._usage += event.usage
+            self._worked += event.seconds
+            self._turns += 1
+
+    # What the user says
+
+    @on(PromptInput.Submitted)
+    async def _submit(self, message: PromptInput.Submitted) -> None:
+        command = command_of(message.text)
+        if command is not None:
+            await self._run_command(command)
+            return
+        self._queue.append(message.text)
+        self._set(queued=len(self._queue))
+        if self._agent is not None and self._busy_since is None:
+            await self._send_next()
+
+    async def _send_next(self) -> None:
+        if self._queue:
+            prompt = self._queue.popleft()
+            self._busy_since = self._clock()
+            self._set(activity="working", busy=True, elapsed=0.0)
+            await self._transcript.ask(prompt)
+            self.conversation.send(prompt)
+        self._set(queued=len(self._queue))
+
+    async def _run_command(self, name: str) -> None:
+        if name == "quit":
+            self.action_leave(0)
+        elif name == "help":
+            await self._transcript.notice(help_text(KEYS))
+        elif name == "tools":
+            signatures = self._agent.identity.tool_signatures if self._agent else ()
+            await self._transcript.notice(tools_text(signatures))
+        elif name == "cost":
+            await self._transcript.notice(cost_text(self._usage, self._worked, self._turns))
+        else:
+            await self._transcript.notice(f"There is no command /{name}; see /help", "warning")
+
+    # The question in the slot
+
+    async def _ask(self, request: ApprovalRequest) -> None:
+        await self._close_question()
+        self._set(activity="waiting for you")
+        self.query_one(PromptBox).display = False
+        await self.query_one("#slot").mount(ApprovalPanel(request, self._clock))
+
+    @on(ApprovalPanel.Decided)
+    async def _decided(self, message: ApprovalPanel.Decided) -> None:
+        self.conversation.answer(message.request, message.decision)
+        await self._close_question()
+        self._set(activity="working")
+
+    @on(ApprovalPanel.TypedAhead)
+    def _typed_ahead(self, message: ApprovalPanel.TypedAhead) -> None:
+        self._prompt.insert(message.character)
+
+    async def _close_question(self) -> None:
+        for panel in self.query(ApprovalPanel):
+            await panel.remove()
+        self.query_one(PromptBox).display = True
+        self._prompt.focus()
+
+    # Keys
+
+    def action_interrupt(self) -> None:
+        """Esc: end the turn; what was queued comes back to be thought over."""
+        if self._busy_since is None and not self._queue:
+            return
+        waiting = [*self._queue, *([self._prompt.text] if self._prompt.text else [])]
+        if self._queue:
+            self._queue.clear()
+            self._prompt.replace_all("\n".join(waiting))
+            self._set(queued=0)
+        if self._busy_since is not None:
+            self._set(is_ending=True)
+            self.conversation.interrupt()
+
+    def action_clear_or_quit(self) -> None:
+        """Ctrl+C: copy what is selected, else clear, else interrupt, else quit the second time."""
+        selected = self.screen.get_selected_text()
+        if selected:
+            self.copy_to_clipboard(selected)
+            self.screen.clear_selection()
+        elif self._prompt.text and not self.query(ApprovalPanel):
+            self._prompt.replace_all("")
+        elif self._clock() - self._quit_asked < QUIT_WITHIN:
+            self.action_leave(0)
+        else:
+            self._quit_asked = self._clock()
+            if self._busy_since is not None:
+                self.action_interrupt()
+            self.notify("Ctrl+C again quits", timeout=QUIT_WITHIN, markup=False)
+
+    @on(PromptInput.Ended)
+    def _quit(self) -> None:
+        self.action_leave(0)
+
+    def action_next_mode(self) -> None:
+        """Shift+Tab: the next permission mode, for the calls to come."""
+        self._mode = mode_after(self._mode)
+        if self._agent is not None:
+            self._agent.mode = self._mode
+        self._set(mode=self._about.mode_shown(self._mode))
+
+    def action_toggle_all(self) -> None:
+        self._transcript.toggle_all()
+
+    def action_scroll(self, direction: int) -> None:
+        target = next(iter(self.query("ApprovalPanel #subject")), self._transcript)
+        if direction < 0:
+            target.scroll_page_up(animate=False)
+        else:
+            target.scroll_page_down(animate=False)
+
+    def action_leave(self, code: int) -> None:
+        """End the session with this exit code, whatever the agent is doing."""
+        self._on_leave(code)
+        self.exit(return_code=code)
+
+    def terminal_lost(self) -> None:
+        """The terminal is gone: as if it had hung up."""
+        self.action_leave(128 + 1)
+
+    def on_resize(self) -> None:
+        for panel in self.query(ApprovalPanel):
+            panel.fit()
+
+    def on_app_focus(self, _: events.AppFocus) -> None:
+        if self.focused is None:
+            self._prompt.focus()
+
+    # Small things
+
+    def _tick(self) -> None:
+        if self._busy_since is None or self._agent is None:
+            return
+        now, used = self._clock(), self._agent.context_tokens
+        self._set(elapsed=now - self._busy_since, context_used=used)
+        if self._sampling_from is not None:
+            since, before = self._sampling_from
+            if now - since >= TICK and used > before:
+                self._set(tokens_per_second=(used - before) / (now - since))
+
+    def _show_banner(self) -> None:
+        about, agent = self._about, self._agent
+        hint = agent.identity.hint if agent else ""
+        name = agent.identity.model if agent else ""
+        self.query_one(Banner).show(about.version, name, about.directory, hint)
+
+    def _set(self, **changes: object) -> None:
+        self._status_line.status = replace(self._status, **changes)  # type: ignore[arg-type]
+
+    @property
+    def _status(self) -> Status:
+        return self._status_line.status
+
+    @property
+    def _status_line(self) -> StatusLine:
+        return self.query_one(StatusLine)
+
+    @property
+    def _transcript(self) -> Transcript:
+        return self.query_one(Transcript)
+
+    @property
+    def _prompt(self) -> PromptInput:
+        return self.query_one(PromptInput)
