@@ -1,0 +1,34 @@
+"""One line about the machine a table was measured on: processor, cores, system, versions, BLAS."""
+
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from ds4_agent.engine.blas import usable_cores
+from ds4_agent.engine.doctor import examine
+
+__all__ = ["machine"]
+
+
+def machine() -> str:
+    """For example: AMD EPYC 7B13, 2 cores, Linux x86_64; Python 3.11.7, mlx 0.32.4 on cpu …"""
+    facts = examine()
+    versions = [f"Python {platform.python_version()}", f"mlx {facts.mlx_version} on {facts.device}"]
+    for package in ("torch", "transformers"):
+        try:
+            versions.append(f"{package} {version(package)}")
+        except PackageNotFoundError:
+            continue
+    return (
+        f"{_processor()}, {usable_cores()} cores, {platform.system()} {platform.machine()}; "
+        f"{', '.join(versions)}; BLAS {facts.blas}, {facts.gflops:.0f} GFLOP/s at 1024^3"
+    )
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or "unknown processor"
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else "unknown processor"
