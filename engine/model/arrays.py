@@ -16,7 +16,6 @@ __all__ = [
     "library",
     "like",
     "on_host",
-    "products",
     "rms_norm",
     "softmax",
     "stored",
@@ -75,14 +74,9 @@ def rms_norm(x: Array, weight: Array | None, eps: float) -> Array:
     """x [..., width] over its root mean square, times `weight` [width]; statistics in fp32."""
     if isinstance(x, mx.array):
         return mx.fast.rms_norm(x, weight, eps)
-    mean = np.einsum("...i,...i->...", x, x)[..., None] * np.float32(1 / x.shape[-1])
-    normed = x / np.sqrt(mean + np.float32(eps))
+    total = np.add.reduce(x * x, axis=-1, keepdims=True)
+    normed = x * (1 / np.sqrt(total * np.float32(1 / x.shape[-1]) + np.float32(eps)))
     return normed if weight is None else normed * weight
-
-
-def products(x: Array, matrix: Array) -> Array:
-    """x [m, k] @ matrix [k, n], the quicker way to small products."""
-    return x.dot(matrix) if isinstance(x, np.ndarray) else x @ matrix
 
 
 def softmax(x: Array) -> Array:
