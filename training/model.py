@@ -4,6 +4,9 @@ In: weights by transformers' names and one `Batch` (a prefix shared by all rows,
 Out: the normed hidden states [tokens, hidden]. Everything that is per token runs on one flat
 [tokens, …] axis: first the prefix, once, then all rows; only attention and compression see rows.
 The indexer is left out: below `index_topk` groups it chooses everything and has no gradient.
+
+Large products may be computed in bf16 (`products`), which is several times faster on a processor
+that has instructions for it. All else is fp32: weights, norms, softmax, router, hyper-connections.
 """
 
 from __future__ import annotations
@@ -52,8 +55,11 @@ LayerFunction = Callable[..., tuple[Tensor, Tensor]]
 class Model:
     """The forward pass for one config; layers are compiled per kind and shape when asked."""
 
-    def __init__(self, config: NanoConfig, *, compiled: bool) -> None:
+    def __init__(
+        self, config: NanoConfig, *, compiled: bool, products: torch.dtype = torch.float32
+    ) -> None:
         self.config = config
+        self.products = products
         self.layer: LayerFunction = torch.compile(layer, dynamic=False) if compiled else layer
         self.head: Callable[..., Tensor] = (
             torch.compile(collapse, dynamic=False) if compiled else collapse
@@ -71,7 +77,8 @@ class Model:
             routes = None
             if self.config.is_hashed(index):
                 routes = hash_routes(own.pop("mlp.gate.tid2eid"), ids, self.config.experts)
-            x, load = self.layer(x, own, routes, self.config.rate(index), self.config, shape)
+            rate = self.config.rate(index)
+            x, load = self.layer(x, own, routes, rate, self.config, shape, self.products)
             loads.append(load)
         return self.head(x, head_weights(weights), self.config), loads
 
@@ -103,15 +110,21 @@ def layer(
     rate: int,
     config: NanoConfig,
     shape: Shape,
+    products: torch.dtype,
 ) -> tuple[Tensor, Tensor]:
     """One decoder layer: x [tokens, streams, hidden] -> the same, and expert loads [experts]."""
     collapsed, post, mixing = connect(x, weights, "attn_hc.", config)
     normed = rms_norm(collapsed, weights["input_layernorm.weight"], config.norm_eps)
-    x = expand(x, attention(normed, weights, rate, config, shape), post, mixing)
+    x = expand(x, attention(normed, weights, rate, config, shape, products), post, mixing)
     collapsed, post, mixing = connect(x, weights, "ffn_hc.", config)
     normed = rms_norm(collapsed, weights["post_attention_layernorm.weight"], config.norm_eps)
-    out, load = experts(normed, weights, routes, config)
+    out, load = experts(normed, weights, routes, config, products)
     return expand(x, out, post, mixing), load
+
+
+def product(x: Tensor, weight: Tensor, dtype: torch.dtype) -> Tensor:
+    """x [.., k] times weight [m, k] transposed, computed in `dtype`, fp32 out."""
+    return functional.linear(x.to(dtype), weight.to(dtype)).float()
 
 
 def rms_norm(x: Tensor, weight: Tensor | None, eps: float) -> Tensor:
@@ -186,20 +199,23 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.cat([still, turned], -1)
 
 
-def attention(a: Tensor, weights: Weights, rate: int, config: NanoConfig, shape: Shape) -> Tensor:
+def attention(
+    a: Tensor, weights: Weights, rate: int, config: NanoConfig, shape: Shape, products: torch.dtype
+) -> Tensor:
     """Window (and compressed) attention of all tokens: a [tokens, hidden] -> [tokens, hidden]."""
     heads, head_dim = config.heads, config.head_dim
     theta = config.compress_rope_theta if rate else config.rope_theta
     turn = rotation(shape, config.rope_dim, theta)
     cos, sin = turn.cos[:, None], turn.sin[:, None]
-    q = functional.linear(a, weights["self_attn.q_a_proj.weight"])
+    q = product(a, weights["self_attn.q_a_proj.weight"], products)
     q = rms_norm(q, weights["self_attn.q_a_norm.weight"], config.norm_eps)
-    q = functional.linear(q, weights["self_attn.q_b_proj.weight"]).view(-1, heads, head_dim)
-    q = rotate(rms_norm(q, None, config.norm_eps), cos, sin)
-    kv = functional.linear(a, weights["self_attn.kv_proj.weight"])
+    q = product(q, weights["self_attn.q_b_proj.weight"], products).view(-1, heads, head_dim)
+    q = rotate(rms_norm(q, None, config.norm_eps), cos, sin) * head_dim**-0.5
+    kv = product(a, weights["self_attn.kv_proj.weight"], products)
     kv = rms_norm(kv, weights["self_attn.kv_norm.weight"], config.norm_eps)
     kv = rotate(kv, turn.cos, turn.sin)  # [tokens, head_dim], keys and values in one
-    pooled = compress(a, weights, rate, config, shape, turn) if rate else None
+    pooled = compress(a, weights, rate, config, shape, turn, products) if rate else None
+    q, kv = q.to(products), kv.to(products)
     sinks = weights["self_attn.sinks"]
     prefix, rows = shape.prefix, (shape.rows, shape.length)
     left = kv.new_zeros(1, config.window, head_dim)  # before position 0: masked
@@ -220,9 +236,10 @@ def attention(a: Tensor, weights: Weights, rate: int, config: NanoConfig, shape:
     out = torch.cat([first.flatten(0, 1), rest.flatten(0, 1)])
     out = rotate(out, cos, -sin)  # values carry rotation too: turn it back at the query
     groups = config.o_groups
-    into = weights["self_attn.o_a_proj.weight"].view(groups, config.o_lora_rank, -1)
-    out = torch.bmm(out.view(-1, groups, into.shape[-1]).transpose(0, 1), into.transpose(1, 2))
-    return functional.linear(out.transpose(0, 1).flatten(1), weights["self_attn.o_b_proj.weight"])
+    into = weights["self_attn.o_a_proj.weight"].to(products).view(groups, config.o_lora_rank, -1)
+    out = out.to(products).view(-1, groups, into.shape[-1])
+    out = torch.bmm(out.transpose(0, 1), into.transpose(1, 2)).transpose(0, 1).flatten(1)
+    return product(out, weights["self_attn.o_b_proj.weight"], products)
 
 
 def attend(
@@ -236,31 +253,33 @@ def attend(
 ) -> Tensor:
     """Softmax over window, compressed rows and sink, for queries at positions start, start + 1, …
 
-    q [rows, length, heads, head_dim]; kv [rows, window + length, head_dim], the window before the
-    first query in front; pooled [rows, groups, head_dim] -> [rows, length, heads, head_dim].
+    q [rows, length, heads, head_dim], scaled; kv [rows, window + length, head_dim], the window
+    before the first query in front; pooled [rows, groups, head_dim]; q and kv alike in dtype, which
+    is that of the products -> [rows, length, heads, head_dim] fp32.
     Heads share one key: they are folded into the query axis, which makes one large product of
     many small ones. No maximum is subtracted: query and key are normed, scores stay small.
     """
     rows, length, heads, head_dim = q.shape
     blocks, width = length // BLOCK, config.window + BLOCK
-    q = q * head_dim**-0.5
     band = torch.stack([kv[:, i * BLOCK : i * BLOCK + width] for i in range(blocks)], 1)
     scores = torch.matmul(q.reshape(rows, blocks, BLOCK * heads, head_dim), band.transpose(2, 3))
     visible = window_mask(blocks, config.window, start)[:, :, None]  # [blocks, BLOCK, 1, width]
     scores = scores.view(rows, blocks, BLOCK, heads, width)
-    weights = torch.where(visible, scores.exp(), 0.0)
+    weights = torch.where(visible, scores.float().exp(), 0.0)
     total = weights.sum(-1).view(rows, length, heads) + sinks.exp()
-    out = torch.matmul(weights.view(rows, blocks, BLOCK * heads, width), band)
-    out = out.view(rows, length, heads, head_dim)
+    out = torch.matmul(weights.to(q.dtype).view(rows, blocks, BLOCK * heads, width), band)
+    out = out.float().view(rows, length, heads, head_dim)
     if pooled is not None:
         groups = pooled.shape[1]
+        pooled = pooled.to(q.dtype)
         scores = torch.matmul(q.reshape(rows, length * heads, head_dim), pooled.transpose(1, 2))
+        scores = scores.view(rows, length, heads, groups).float()
         ready = (torch.arange(start, start + length) + 1) // rate
         visible = torch.arange(groups) < ready[:, None, None]  # [length, 1, groups]
-        weights = torch.where(visible, scores.view(rows, length, heads, groups).exp(), 0.0)
+        weights = torch.where(visible, scores.exp(), 0.0)
         total = total + weights.sum(-1)
-        extra = torch.matmul(weights.view(rows, length * heads, groups), pooled)
-        out = out + extra.view(rows, length, heads, head_dim)
+        weights = weights.to(q.dtype).view(rows, length * heads, groups)
+        out = out + torch.matmul(weights, pooled).float().view(rows, length, heads, head_dim)
     return out / total.unsqueeze(-1)
 
 
@@ -274,12 +293,18 @@ def window_mask(blocks: int, window: int, start: int) -> Tensor:
 
 
 def compress(
-    a: Tensor, weights: Weights, rate: int, config: NanoConfig, shape: Shape, turn: Rotation
+    a: Tensor,
+    weights: Weights,
+    rate: int,
+    config: NanoConfig,
+    shape: Shape,
+    turn: Rotation,
+    products: torch.dtype,
 ) -> Tensor:
     """Compressed rows of prefix and row: [rows, (prefix + length) / rate, head_dim]."""
     name = "self_attn.compressor."
-    kv = functional.linear(a, weights[name + "kv_proj.weight"])
-    gate = functional.linear(a, weights[name + "gate_proj.weight"])
+    kv = product(a, weights[name + "kv_proj.weight"], products)
+    gate = product(a, weights[name + "gate_proj.weight"], products)
     prefix_groups = shape.prefix // rate
 
     def grouped(x: Tensor) -> Tensor:  # [tokens, d] -> [rows, groups, rate, d], prefix repeated
@@ -305,7 +330,11 @@ def compress(
 
 
 def experts(
-    m: Tensor, weights: Weights, routes: Tensor | None, config: NanoConfig
+    m: Tensor,
+    weights: Weights,
+    routes: Tensor | None,
+    config: NanoConfig,
+    products: torch.dtype,
 ) -> tuple[Tensor, Tensor]:
     """Routed and shared experts: m [tokens, hidden] -> the same, and expert loads [experts].
 
@@ -321,13 +350,12 @@ def experts(
     share = scores * routes
     share = share / (share.sum(-1, keepdim=True) + 1e-20) * config.routed_scale
     into = weights["mlp.experts.gate_up_proj"].flatten(0, 1)
-    both = functional.linear(m, into).view(-1, count, 2, width)
+    both = product(m, into, products).view(-1, count, 2, width)
     inner = functional.silu(both[:, :, 0].clamp(max=limit)) * both[:, :, 1].clamp(-limit, limit)
     inner = (inner * share.unsqueeze(-1)).flatten(1)  # [tokens, experts * width]
     back = weights["mlp.experts.down_proj"].permute(1, 0, 2).flatten(1)
-    gate = functional.linear(m, weights["mlp.shared_experts.gate_proj.weight"]).clamp(max=limit)
-    up = functional.linear(m, weights["mlp.shared_experts.up_proj.weight"]).clamp(-limit, limit)
-    shared = functional.linear(
-        functional.silu(gate) * up, weights["mlp.shared_experts.down_proj.weight"]
-    )
-    return functional.linear(inner, back) + shared, routes.sum(0)
+    gate = product(m, weights["mlp.shared_experts.gate_proj.weight"], products).clamp(max=limit)
+    up = product(m, weights["mlp.shared_experts.up_proj.weight"], products).clamp(-limit, limit)
+    down = weights["mlp.shared_experts.down_proj.weight"]
+    shared = product(functional.silu(gate) * up, down, products)
+    return product(inner, back, products) + shared, routes.sum(0)

@@ -25,7 +25,7 @@ from torch.nn import functional
 
 from training.config import NanoConfig
 from training.export import RUNS, export
-from training.model import Model, Shape
+from training.model import Model, Shape, product
 from training.optimizer import OptimizerState, initial_state, is_trained, update
 from training.shards import CHOSEN, FORCED, Corpus, Rows, Span, next_rows, task_rows
 from training.tokenizer import DSML, control_id
@@ -147,7 +147,7 @@ def save_checkpoint(run: Run) -> None:
 
 def train(run: Run, limit: float) -> None:
     """Steps until `limit` seconds of training are used, over all starts of the run."""
-    model = Model(run.config, compiled=True)
+    model = Model(run.config, compiled=True, products=fast_products())
     corpus, held = Corpus(), Corpus()
     progress, losses, began = run.progress, [], time.monotonic()
     checked = began
@@ -177,6 +177,12 @@ def train(run: Run, limit: float) -> None:
     save_checkpoint(run)
     if held.is_ready:
         log(run, held=check(run, model, held))
+
+
+def fast_products() -> torch.dtype:
+    """bf16 on a processor that has instructions for it, else fp32."""
+    has_bf16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return torch.bfloat16 if has_bf16 else torch.float32
 
 
 _started = time.monotonic()
@@ -215,7 +221,7 @@ def step(run: Run, model: Model, rows: Rows, factor: float) -> float:
     hidden, loads = model.hidden(weights, torch.from_numpy(rows.ids), SHAPE)
     codes = torch.from_numpy(rows.loss)
     chosen = (codes != 0).nonzero()[:, 0]
-    logits = functional.linear(hidden[chosen], weights["lm_head.weight"])
+    logits = product(hidden[chosen], weights["lm_head.weight"], model.products)
     each = functional.cross_entropy(
         logits, torch.from_numpy(rows.targets)[chosen], reduction="none"
     )
