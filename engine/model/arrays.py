@@ -1,5 +1,5 @@
 """One model in two array libraries. The functions of this folder compute with what they are given:
-MLX arrays, or, for a few tokens on a CPU, numpy arrays. Here is what the two do not have alike.
+MLX arrays, or, on a CPU, numpy views of them. Here is what the two do not have alike.
 """
 
 from dataclasses import fields, is_dataclass, replace
@@ -12,19 +12,20 @@ import numpy as np
 __all__ = [
     "Array",
     "cast",
+    "compact",
     "fp32",
     "library",
     "like",
     "on_host",
+    "relu",
     "rms_norm",
     "softmax",
-    "stored",
 ]
 
-# An mx.array or a numpy array; those of one call are all of one kind. MLX hands each operation on a
-# CPU to a thread of its own, some ten microseconds that numpy does not take: a decode step, which
-# is a thousand small operations, is several times faster in numpy, on the same memory. A prefill
-# chunk, which is hundreds of large ones, is faster in MLX, and a GPU sees MLX only.
+# An mx.array or a numpy array; those of one call are all of one kind. On a CPU, MLX hands every
+# operation to another thread, some ten microseconds that numpy does not take, its wheel computes
+# exp one number at a time, and a stream keeps to one core: numpy is several times faster there, on
+# the same memory. A GPU sees MLX only, and so does a CPU where numpy lacks the dtype (bf16).
 Array: TypeAlias = Any
 
 T = TypeVar("T")
@@ -52,10 +53,9 @@ def cast(x: Array, weight: Array) -> Array:
     return x if x.dtype == weight.dtype else x.astype(weight.dtype)
 
 
-def stored(x: Array, dtype: mx.Dtype) -> mx.array:
-    """`x` as a state keeps it: in MLX, as `dtype`, in a buffer of its own, so that a slice does not
-    keep its source alive."""
-    return mx.contiguous(x.astype(dtype)) if isinstance(x, mx.array) else mx.array(x, dtype=dtype)
+def compact(x: Array) -> Array:
+    """The same values in a buffer of their own, so that a slice does not keep its source alive."""
+    return mx.contiguous(x) if isinstance(x, mx.array) else x.copy()
 
 
 def on_host(tree: T) -> T:
@@ -68,6 +68,11 @@ def on_host(tree: T) -> T:
         values = {field.name: on_host(getattr(tree, field.name)) for field in fields(tree)}
         return replace(tree, **values)
     return tree
+
+
+def relu(x: Array) -> Array:
+    """max(x, 0). A numpy array is overwritten: what is computed once more must not be reread."""
+    return np.maximum(x, 0.0, out=x) if isinstance(x, np.ndarray) else mx.maximum(x, 0.0)
 
 
 def rms_norm(x: Array, weight: Array | None, eps: float) -> Array:

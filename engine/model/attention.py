@@ -11,7 +11,7 @@ import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
-from ds4_agent.engine.model.arrays import Array, cast, fp32, library, like, rms_norm, stored
+from ds4_agent.engine.model.arrays import Array, cast, compact, fp32, library, rms_norm
 from ds4_agent.engine.model.compressor import compress
 from ds4_agent.engine.model.config import ModelConfig
 from ds4_agent.engine.model.indexer import chosen_mask, chosen_rows, visibility
@@ -19,15 +19,17 @@ from ds4_agent.engine.model.parameters import AttentionWeights
 from ds4_agent.engine.model.rope import Rotary, rotate
 from ds4_agent.engine.model.rows import Rows
 from ds4_agent.engine.model.simulate import round_index, round_kv
-from ds4_agent.engine.model.softmax import Piece, attend_pieces
+from ds4_agent.engine.model.softmax import Piece, attend_pieces, merged
 from ds4_agent.engine.model.state import LayerState
 from ds4_agent.engine.model.tiles import QUERY_TILE, score_budget, spans
 
-__all__ = ["Turns", "attend", "turns_of"]
+__all__ = ["Advanced", "Turns", "advance", "attend", "turns_of"]
 
 # Up to so many times `index_topk` rows, attending to all under a mask costs less than gathering the
 # chosen ones for each query; beyond, the work for a query no longer grows with the rows.
 DENSE_ROWS = 3
+# Up to so many rows, they and the window are attended to as one piece: one copy, fewer operations.
+MERGED_ROWS = 2048
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,16 @@ def turns_of(
     return Turns(*(factors if in_numpy else map(mx.array, factors)))
 
 
-def attend(
+@dataclass(frozen=True)
+class Advanced:
+    """A layer that has taken in the keys of a chunk. Its queries are still to attend to them."""
+
+    state: LayerState  # after the chunk
+    local: Array  # [rows, head_dim] stream dtype: the window before the chunk, then its own rows
+    projected: Array  # [tokens, q_lora_rank + head_dim (+ index_n_heads)] of the chunk
+
+
+def advance(
     x: Array,
     position: int,
     layer: int,
@@ -70,33 +81,51 @@ def attend(
     turns: Turns,
     config: ModelConfig,
     rotary: Rotary,
-) -> tuple[Array, LayerState]:
-    """`x` [tokens, hidden] fp32, normed, of the tokens from `position` on.
-
-    Returns ([tokens, hidden] stream dtype, the layer's state after them).
-    """
-    c, tokens, xp = config, x.shape[0], library(x)
-    turn = turns.sliding if weights.pool is None else turns.compressed
+) -> Advanced:
+    """Take in `x` [tokens, hidden] fp32, normed, of the tokens from `position` on."""
+    c, xp = config, library(x)
     projected = cast(x, weights.inputs) @ weights.inputs.T
-    low = rms_norm(projected[:, : c.q_lora_rank], weights.q_norm, c.rms_norm_eps)
-    low = cast(low, weights.q)
-    q = (low @ weights.q.T).reshape(tokens, c.num_attention_heads, c.head_dim)
-    q = rotate(rms_norm(fp32(q), weights.q_scale, c.rms_norm_eps), turn[:, None])
     kv = fp32(projected[:, c.q_lora_rank : c.q_lora_rank + c.head_dim])
-    kv = rotate(rms_norm(kv, weights.kv_norm, c.rms_norm_eps), turn)
+    kv = rotate(rms_norm(kv, weights.kv_norm, c.rms_norm_eps), _turn(weights, turns))
     if c.kv_simulation:
         kv = round_kv(kv, c.qk_rope_head_dim)
-    local = xp.concatenate([like(x, state.window), cast(kv, weights.inputs)], axis=0)
+    local = xp.concatenate([state.window, cast(kv, state.window)], axis=0)
     kept = max(local.shape[0] - (c.sliding_window - 1), 0)
-    after = replace(state, window=stored(local[kept:], state.window.dtype))
+    after = replace(state, window=compact(local[kept:]))
     if weights.pool is not None:
         after = _with_rows(x, position, c.ratio(layer), after, weights, c, rotary)
-    visible = np.arange(position + 1, position + tokens + 1) // max(c.ratio(layer), 1)
-    queries = _Queries(q, visible, _index_queries(low, projected, after, weights, turns, c))
-    out = rotate(_attend_tiles(queries, local, after, weights, c), xp.conj(turn)[:, None])
-    groups = cast(out, weights.inputs).reshape(tokens, c.o_groups, -1).swapaxes(0, 1)
+    return Advanced(after, local, projected)
+
+
+def attend(
+    advanced: Advanced,
+    position: int,
+    layer: int,
+    weights: AttentionWeights,
+    turns: Turns,
+    config: ModelConfig,
+    *,
+    queries_from: int = 0,
+) -> Array:
+    """[tokens - queries_from, hidden] stream dtype: what the chunk's tokens from `queries_from` on
+    see in the layer. The chunk's first token stands at `position`."""
+    c, xp = config, library(advanced.projected)
+    projected, turn = advanced.projected[queries_from:], _turn(weights, turns)[queries_from:]
+    tokens, start = projected.shape[0], position + queries_from
+    visible = np.arange(start + 1, start + tokens + 1) // max(c.ratio(layer), 1)
+    low = cast(rms_norm(projected[:, : c.q_lora_rank], weights.q_norm, c.rms_norm_eps), weights.q)
+    q = fp32(low @ weights.q.T).reshape(tokens, c.num_attention_heads, c.head_dim)
+    q = rotate(rms_norm(q, weights.q_scale, c.rms_norm_eps), turn[:, None])
+    index = _index_queries(low, projected, advanced.state, weights, turns.index[queries_from:], c)
+    out = _attend_tiles(_Queries(q, visible, index), advanced, weights, c)
+    out = cast(rotate(out, xp.conj(turn)[:, None]), weights.inputs)
+    groups = out.reshape(tokens, c.o_groups, -1).swapaxes(0, 1)
     mixed = (groups @ weights.out_groups.swapaxes(1, 2)).swapaxes(0, 1).reshape(tokens, -1)
-    return mixed @ weights.out.T, after
+    return mixed @ weights.out.T
+
+
+def _turn(weights: AttentionWeights, turns: Turns) -> Array:
+    return turns.sliding if weights.pool is None else turns.compressed
 
 
 def _with_rows(
@@ -112,15 +141,13 @@ def _with_rows(
     assert weights.pool is not None
     assert state.pending is not None
     assert state.rows is not None
-    pending, dtype, rows = like(x, state.pending), state.window.dtype, state.rows
-    new = compress(x, pending, position, ratio, weights.pool, weights.index, config, rotary)
-    state = replace(state, pending=stored(new.pending, mx.float32))
-    if new.rows is None:
-        return state
-    state = replace(state, rows=rows.append(stored(new.rows, dtype)))
-    if new.index_rows is None or state.index_rows is None:
-        return state
-    return replace(state, index_rows=state.index_rows.append(stored(new.index_rows, dtype)))
+    new = compress(x, state.pending, position, ratio, weights.pool, weights.index, config, rotary)
+    rows, index_rows = state.rows, state.index_rows
+    if new.rows is not None:
+        rows = rows.append(cast(new.rows, state.window))
+    if new.index_rows is not None and index_rows is not None:
+        index_rows = index_rows.append(cast(new.index_rows, state.window))
+    return replace(state, pending=compact(new.pending), rows=rows, index_rows=index_rows)
 
 
 def _index_queries(
@@ -128,7 +155,7 @@ def _index_queries(
     projected: Array,
     state: LayerState,
     weights: AttentionWeights,
-    turns: Turns,
+    turn: Array,
     config: ModelConfig,
 ) -> tuple[Array, Array] | None:
     """Index queries and head weights, fp32; None while all rows are taken anyway."""
@@ -136,7 +163,7 @@ def _index_queries(
     if weights.index is None or state.rows is None or state.rows.length <= c.index_topk:
         return None
     q = (low @ weights.index.q.T).reshape(-1, c.index_n_heads, c.index_head_dim)
-    q = rotate(fp32(q), turns.index[:, None])
+    q = rotate(fp32(q), turn[:, None])
     if weights.index.rotation is not None:
         q = round_index(q, weights.index.rotation)
     scale = c.index_head_dim**-0.5 * c.index_n_heads**-0.5
@@ -144,14 +171,11 @@ def _index_queries(
 
 
 def _attend_tiles(
-    queries: _Queries,
-    local: Array,
-    state: LayerState,
-    weights: AttentionWeights,
-    config: ModelConfig,
+    queries: _Queries, advanced: Advanced, weights: AttentionWeights, config: ModelConfig
 ) -> Array:
-    """[tokens, heads, head_dim] fp32. `local`: the window before the chunk, then its own rows."""
+    """[tokens, heads, head_dim] fp32."""
     tokens, heads, _ = queries.q.shape
+    state, local = advanced.state, advanced.local
     rows, before = state.rows, local.shape[0] - tokens
     history = 0 if rows is None else min(rows.length, DENSE_ROWS * config.index_topk)
     if rows is not None and state.index_rows is None:
@@ -163,10 +187,12 @@ def _attend_tiles(
         low = max(a + before + 1 - config.sliding_window, 0)
         high = b + before
         band = _band(b - a, high - low, config.sliding_window) if b - a > 1 else None
-        pieces = [Piece(local[low:high], None if band is None else like(local, band))]
+        q, pieces = queries.q[a:b], [Piece(local[low:high], band)]
         if rows is not None and rows.length:
             pieces += _history(queries, a, b, rows, state.index_rows, config)
-        outs.append(attend_pieces(queries.q[a:b], pieces, weights.sinks, weights.score_bound))
+        if all(piece.keys.ndim == 2 for piece in pieces) and history <= MERGED_ROWS:
+            pieces = [merged(q, pieces)]
+        outs.append(attend_pieces(q, pieces, weights.sinks, weights.score_bound))
     return outs[0] if len(outs) == 1 else library(local).concatenate(outs, axis=0)
 
 
@@ -184,7 +210,7 @@ def _history(
     """The compressed rows that queries a..b-1 attend to."""
     visible, top_k = queries.visible[a:b], config.index_topk
     if index_rows is None or queries.index is None:
-        return _visible_pieces(queries.q, rows, visible)
+        return _visible_pieces(rows, visible)
     index_q, index_weights = queries.index[0][a:b], queries.index[1][a:b]
     if rows.length <= DENSE_ROWS * top_k:
         mask = chosen_mask(index_q, index_weights, index_rows, visible, top_k)
@@ -193,7 +219,7 @@ def _history(
     return [Piece(_gathered(queries.q, rows, numbers), mask)]
 
 
-def _visible_pieces(q: Array, rows: Rows, visible: NDArray[np.int64]) -> list[Piece]:
+def _visible_pieces(rows: Rows, visible: NDArray[np.int64]) -> list[Piece]:
     """All rows that are visible to some query, masked only where not visible to all."""
     pieces, first = [], 0
     common, some = int(visible[0]), int(visible[-1])
@@ -204,12 +230,12 @@ def _visible_pieces(q: Array, rows: Rows, visible: NDArray[np.int64]) -> list[Pi
             pieces.append(Piece(block[:shared], None))
         if used > shared:
             mask = visibility(visible, first + shared, used - shared)
-            pieces.append(Piece(block[shared:used], like(q, mask.astype(np.float32))))
+            pieces.append(Piece(block[shared:used], mask.astype(np.float32)))
         first += count
     return pieces
 
 
-def _masked_pieces(blocks: Sequence[mx.array], mask: Array) -> list[Piece]:
+def _masked_pieces(blocks: Sequence[Array], mask: Array) -> list[Piece]:
     pieces, first = [], 0
     for block in blocks:
         pieces.append(Piece(block, mask[:, first : first + block.shape[0]]))
@@ -219,15 +245,21 @@ def _masked_pieces(blocks: Sequence[mx.array], mask: Array) -> list[Piece]:
 
 def _gathered(q: Array, rows: Rows, numbers: Array) -> Array:
     """Rows by number, [queries, top_k, head_dim] for `numbers` [queries, top_k]."""
-    xp, blocks, first = library(q), rows.blocks(), 0
-    out: Array = None
+    blocks, first = rows.blocks(), 0
+    if len(blocks) == 1:
+        return blocks[0][numbers]
+    if isinstance(q, np.ndarray):
+        out = np.empty((*numbers.shape, blocks[0].shape[1]), np.float32)
+        for block in blocks:
+            inside = (numbers >= first) & (numbers < first + len(block))
+            out[inside] = block[numbers[inside] - first]
+            first += len(block)
+        return out
+    # A GPU must not wait for the numbers: it takes as many rows from every block.
+    total: Array = 0.0
     for block in blocks:
-        count = block.shape[0]
         own = numbers - first
-        taken = like(q, block)[xp.clip(own, 0, count - 1)]
-        if len(blocks) > 1:
-            inside = xp.logical_and(own >= 0, own < count).astype(taken.dtype)
-            taken = taken * inside[..., None]
-        out = taken if out is None else out + taken
-        first += count
-    return out
+        inside = mx.logical_and(own >= 0, own < block.shape[0]).astype(block.dtype)
+        total = total + block[mx.clip(own, 0, block.shape[0] - 1)] * inside[..., None]
+        first += block.shape[0]
+    return total

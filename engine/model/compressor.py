@@ -9,7 +9,6 @@ import numpy as np
 
 from ds4_agent.engine.model.arrays import Array, library, like, rms_norm
 from ds4_agent.engine.model.config import ModelConfig
-from ds4_agent.engine.model.exponential import exp
 from ds4_agent.engine.model.parameters import IndexWeights, PoolWeights
 from ds4_agent.engine.model.rope import Rotary, rotate
 from ds4_agent.engine.model.simulate import round_index, round_kv
@@ -91,7 +90,7 @@ def _overlapping_groups(inputs: Array, groups: int, config: ModelConfig) -> tupl
 def _pool(values: Array, gates: Array) -> Array:
     """Softmax over axis 1 for each channel, written out: the operation wants its axis last."""
     xp = library(gates)
-    weights = exp(xp.maximum(gates - xp.max(gates, axis=1, keepdims=True), -87.0))
+    weights = xp.exp(xp.maximum(gates - xp.max(gates, axis=1, keepdims=True), -87.0))
     return xp.sum(values * weights, axis=1) / xp.sum(weights, axis=1)
 
 

@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 
 from ds4_agent.engine.model.arrays import Array, cast, fp32, library, like
 from ds4_agent.engine.model.config import ModelConfig
-from ds4_agent.engine.model.exponential import sigmoid
 from ds4_agent.engine.model.parameters import ExpertWeights
+from ds4_agent.engine.model.sigmoid import sigmoid
 from ds4_agent.engine.model.tiles import on_cpu
 
 __all__ = ["apply_experts", "route"]
 
-# From so many tokens on, tokens are sorted so that each expert is one product of all its tokens.
+# From so many tokens on, a GPU sorts them, so that it reads each expert once.
 SORTED_TOKENS = 8
 
 
@@ -44,11 +44,10 @@ def apply_experts(
 ) -> Array:
     """[tokens, hidden] fp32 of `x`, alike: the chosen experts by their shares, and the shared one.
 
-    On a CPU, `chosen` of many tokens is read back, so what leads to it is computed here.
+    On a CPU `chosen` is read back, so what leads to it is computed here.
     """
     stream = cast(x, weights.gate_up)
-    is_numpy = isinstance(x, np.ndarray)
-    if is_numpy or (on_cpu() and x.shape[0] >= SORTED_TOKENS):
+    if isinstance(x, np.ndarray) or on_cpu():
         routed = _one_by_one(stream, np.array(chosen), weights, config)
     elif x.shape[0] < SORTED_TOKENS:
         routed = _gathered(stream, like(x, chosen), weights, config)
@@ -64,7 +63,7 @@ def _swiglu(gate_up: Array, config: ModelConfig) -> Array:
     xp, wide = library(gate_up), gate_up.shape[-1] // 2
     both = fp32(gate_up)
     gate = xp.minimum(both[..., :wide], config.swiglu_limit)
-    up = xp.clip(both[..., wide:], -config.swiglu_limit, config.swiglu_limit)
+    up = xp.minimum(xp.maximum(both[..., wide:], -config.swiglu_limit), config.swiglu_limit)
     return cast(gate * sigmoid(gate) * up, gate_up)
 
 
@@ -100,15 +99,26 @@ def _one_by_one(
 ) -> Array:
     """On a CPU: sorted by expert, one product for all tokens of each, [tokens, k, hidden].
 
-    MLX's grouped product takes the rows one at a time there, thirteen times slower.
+    MLX's grouped product takes the rows one at a time there, thirteen times slower, and only fp32.
     """
     xp, (tokens, k) = library(x), chosen.shape
+    if tokens == 1:
+        hidden = xp.concatenate([_expert(x, weights.gate_up, e) for e in chosen[0].tolist()])
+        hidden = _swiglu(hidden, config)[:, None]
+        taken = zip(hidden, chosen[0].tolist(), strict=True)
+        return xp.concatenate([_expert(row, weights.down, e) for row, e in taken])[None]
     order = np.argsort(chosen, axis=None, kind="stable").astype(np.int32)
     experts = chosen.reshape(-1)[order]
     cuts = [0, *(np.flatnonzero(np.diff(experts)) + 1).tolist(), len(experts)]
     parts = [(int(experts[a]), a, b) for a, b in itertools.pairwise(cuts)]
     rows = x[like(x, order // k)]
-    hidden = xp.concatenate([rows[a:b] @ weights.gate_up[e].T for e, a, b in parts])
+    hidden = xp.concatenate([_expert(rows[a:b], weights.gate_up, e) for e, a, b in parts])
     hidden = _swiglu(hidden, config)
-    out = xp.concatenate([hidden[a:b] @ weights.down[e].T for e, a, b in parts])
+    out = xp.concatenate([_expert(hidden[a:b], weights.down, e) for e, a, b in parts])
     return out[like(x, np.argsort(order).astype(np.int32))].reshape(tokens, k, -1)
+
+
+def _expert(rows: Array, stacked: Array, expert: int) -> Array:
+    """rows [n, k] times the expert's matrix [m, k], transposed."""
+    # A slice is a view; MLX would gather, and so copy, the matrix of a single index.
+    return rows @ stacked[expert : expert + 1].reshape(stacked.shape[1:]).T

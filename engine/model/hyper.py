@@ -19,8 +19,8 @@ from ds4_agent.engine.model.arrays import (
     softmax,
 )
 from ds4_agent.engine.model.config import ModelConfig
-from ds4_agent.engine.model.exponential import sigmoid
 from ds4_agent.engine.model.parameters import HyperWeights
+from ds4_agent.engine.model.sigmoid import sigmoid
 
 __all__ = ["Mixing", "collapse_streams", "hyper_weights", "read_streams", "write_streams"]
 
@@ -31,6 +31,10 @@ class Mixing:
 
     post: Array  # [tokens, n, 1] fp32
     comb: Array  # [tokens, n (to), n (from)] fp32, nearly doubly stochastic
+
+    def from_token(self, first: int) -> "Mixing":
+        """That of the tokens from `first` on."""
+        return Mixing(self.post[first:], self.comb[first:])
 
 
 def read_streams(
@@ -90,11 +94,15 @@ def _sinkhorn(comb: Array, weights: HyperWeights, config: ModelConfig) -> Array:
     one = like(comb, np.ones((comb.shape[0], 1), dtype=np.float32))
     x = library(comb).concatenate([comb + config.hc_eps, one], axis=1)
     rows, columns = weights.row_sums, weights.column_sums
-    product = np.dot if isinstance(x, np.ndarray) else mx.matmul  # quicker than @ in numpy
-    x = x / product(x, columns)
-    for _ in range(config.hc_sinkhorn_iters - 1):
-        x = x / product(x, rows)
-        x = x / product(x, columns)
+    matrices = [columns, *[rows, columns] * (config.hc_sinkhorn_iters - 1)]
+    if isinstance(x, np.ndarray):
+        sums = np.empty_like(x)
+        for matrix in matrices:
+            np.dot(x, matrix, out=sums)
+            np.divide(x, sums, out=x)
+    else:
+        for matrix in matrices:
+            x = x / (x @ matrix)
     return x[:, :-1]
 
 

@@ -6,7 +6,7 @@ numbers or as a mask. It holds one tile of scores at a time, never [queries, hea
 import numpy as np
 from numpy.typing import NDArray
 
-from ds4_agent.engine.model.arrays import Array, fp32, library, like
+from ds4_agent.engine.model.arrays import Array, fp32, library, like, relu
 from ds4_agent.engine.model.rows import Rows
 from ds4_agent.engine.model.tiles import index_budget, spans
 
@@ -90,12 +90,11 @@ def _scores(q: Array, weights: Array, block: Array) -> Array:
     """sum over heads of weight * relu(q . row): [queries, rows of block] fp32."""
     xp, (queries, heads, dim) = library(q), q.shape
     step = max(index_budget() // (heads * min(queries, SCORED_QUERIES)), 1)
-    lines = []
+    rows = [block[start:stop].T for start, stop in spans(block.shape[0], step)]
+    weights, lines = weights[:, None], []
     for a, b in spans(queries, SCORED_QUERIES):
-        flat = q[a:b].reshape(-1, dim)
-        line = []
-        for start, stop in spans(block.shape[0], step):
-            products = xp.maximum(flat @ block[start:stop].T, 0.0).reshape(b - a, heads, -1)
-            line.append((weights[a:b, None] @ products)[:, 0])
-        lines.append(line[0] if len(line) == 1 else xp.concatenate(line, axis=1))
-    return lines[0] if len(lines) == 1 else xp.concatenate(lines, axis=0)
+        flat, own = q[a:b].reshape(-1, dim), weights[a:b]
+        line = [own @ relu(flat @ tile).reshape(b - a, heads, -1) for tile in rows]
+        lines.append(line[0] if len(line) == 1 else xp.concatenate(line, axis=2))
+    scores = lines[0] if len(lines) == 1 else xp.concatenate(lines, axis=0)
+    return scores.reshape(queries, -1)

@@ -4,56 +4,39 @@ weights and constants only; everything that changes is in the state.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
 from ds4_agent.engine.errors import TokenRangeError
-from ds4_agent.engine.model.arrays import Array, library, like, on_host, rms_norm, stored
-from ds4_agent.engine.model.attention import Turns, attend, turns_of
+from ds4_agent.engine.model.arrays import Array, library, like, on_host, rms_norm
+from ds4_agent.engine.model.attention import advance, attend, turns_of
 from ds4_agent.engine.model.config import ModelConfig
 from ds4_agent.engine.model.experts import apply_experts, route
 from ds4_agent.engine.model.hyper import collapse_streams, read_streams, write_streams
-from ds4_agent.engine.model.parameters import LayerWeights, Parameters
-from ds4_agent.engine.model.parts import part_spans, start_parts
+from ds4_agent.engine.model.parameters import Parameters
+from ds4_agent.engine.model.parts import Before, Behind, part_spans, run_parts
 from ds4_agent.engine.model.rope import Rotary
-from ds4_agent.engine.model.state import LayerState, State, initial_state
+from ds4_agent.engine.model.state import State, initial_state
 from ds4_agent.engine.model.tiles import on_cpu
 
 __all__ = ["Model"]
-
-
-# Fewer tokens are computed in numpy on a CPU; see arrays.py.
-NUMPY_TOKENS = 64
-
-
-@dataclass
-class _Part:
-    """A run of a chunk's tokens on its way through the layers, on an MLX stream of its own."""
-
-    position: int  # of its first token
-    ids: NDArray[np.int32]
-    stream: mx.Stream
-    turns: Turns
-    streams: Array  # [tokens, n, hidden]: the residual streams
 
 
 class Model:
     """A loaded model. Its calls are pure: equal tokens and state give equal results."""
 
     def __init__(
-        self, config: ModelConfig, parameters: Parameters, *, few_in_numpy: bool = True
+        self, config: ModelConfig, parameters: Parameters, *, in_numpy: bool = True
     ) -> None:
-        """`parameters` are evaluated. Without `few_in_numpy` a CPU too computes all in MLX, which
-        is slower there and otherwise the same."""
+        """`parameters` are evaluated. With `in_numpy` a CPU computes in numpy what numpy can."""
         self.config = config
         self._parameters = parameters
         self._rotary = Rotary.of(config)
-        self._in_numpy = None
-        if on_cpu() and parameters.dtype == mx.float32 and few_in_numpy:
-            self._in_numpy = on_host(parameters)
+        self._on_host = None
+        if on_cpu() and parameters.dtype == mx.float32 and in_numpy:
+            self._on_host = on_host(parameters)
 
     @property
     def dtype(self) -> mx.Dtype:
@@ -70,86 +53,98 @@ class Model:
         Evaluate both with `mx.eval(logits, *state.leaves())`. At least one token; prefill cuts
         long prompts into chunks. Raises TokenRangeError.
         """
-        streams, after, weights = self._forward(tokens, state)
-        return self._logits(streams[-1:], weights)[0], after
+        logits, after = self._forward(tokens, state, last_only=True)
+        return logits[0], after
 
     def logits_all(self, tokens: Sequence[int], state: State) -> tuple[mx.array, State]:
         """Like a call, with logits [tokens, vocab] of every token. For tests and evaluation."""
-        streams, after, weights = self._forward(tokens, state)
-        return self._logits(streams, weights), after
+        return self._forward(tokens, state, last_only=False)
 
-    def _forward(self, tokens: Sequence[int], state: State) -> tuple[Array, State, Parameters]:
-        """(the residual streams [tokens, n, hidden] behind the last layer, the state after it, the
-        weights in the library of the streams)."""
+    def _forward(
+        self, tokens: Sequence[int], state: State, *, last_only: bool
+    ) -> tuple[mx.array, State]:
+        """Logits [tokens or 1, vocab] and the state after `tokens`."""
         ids = self._checked(tokens)
-        weights, parts = self._parameters, list(part_spans(len(ids)))
-        if self._in_numpy is not None and len(ids) < NUMPY_TOKENS:
-            weights, parts = self._in_numpy, [(0, len(ids), mx.default_stream(mx.cpu))]
-        cut = [self._part(a, ids[a:b], stream, weights, state) for a, b, stream in parts]
-        layers = []
-        for layer, before in enumerate(state.layers):
-            layers.append(self._layer(cut, layer, before, weights.layers[layer]))
-        streams = [part.streams for part in cut]
-        joined = streams[0] if len(cut) == 1 else mx.concatenate(streams, axis=0)
-        return joined, State(state.position + len(ids), tuple(layers)), weights
-
-    def _part(
-        self,
-        start: int,
-        ids: NDArray[np.int32],
-        stream: mx.Stream,
-        weights: Parameters,
-        state: State,
-    ) -> "_Part":
-        with mx.stream(stream):
-            embed, shape = weights.embed, (len(ids), self.config.hc_mult, self.config.hidden_size)
-            streams = library(embed).broadcast_to(embed[like(embed, ids)][:, None], shape)
-            turns = turns_of(
-                state.position + start,
-                len(ids),
-                self.config,
-                self._rotary,
-                in_numpy=weights is self._in_numpy,
+        if self._on_host is None:
+            layers = list(state.layers)
+            streams = self._through_layers(
+                self._parameters,
+                ids,
+                state.position,
+                layers.__getitem__,
+                layers.__setitem__,
+                last_only=last_only,
             )
-        return _Part(state.position + start, ids, stream, turns, streams)
+            logits = self._logits(streams, self._parameters)
+            return logits, State(state.position + len(ids), tuple(layers))
+        return self._forward_on_host(self._on_host, ids, state, last_only=last_only)
 
-    def _layer(
-        self, parts: Sequence["_Part"], layer: int, state: LayerState, weights: LayerWeights
-    ) -> LayerState:
-        """Takes the parts' streams through a layer; returns its state after the last part."""
-        config, routed = self.config, []
-        for part in parts:
-            with mx.stream(part.stream):
-                x, mixing = read_streams(
-                    part.streams, weights.attention_hyper, weights.attention_norm, config
-                )
-                y, state = attend(
-                    x,
-                    part.position,
-                    layer,
-                    state,
-                    weights.attention,
-                    part.turns,
-                    config,
-                    self._rotary,
-                )
-                part.streams = write_streams(part.streams, y, mixing)
-                x, mixing = read_streams(
-                    part.streams, weights.expert_hyper, weights.expert_norm, config
-                )
-                routed.append((x, mixing, *route(x, part.ids, weights.experts, config)))
-            start_parts(parts, [x, routed[-1][3]])
-        for part, (x, mixing, chosen, shares) in zip(parts, routed, strict=True):
-            with mx.stream(part.stream):
-                y = apply_experts(x, chosen, shares, weights.experts, config)
-                part.streams = write_streams(part.streams, y, mixing)
-            start_parts(parts, [part.streams])
-        return state
+    def _forward_on_host(
+        self, weights: Parameters, ids: NDArray[np.int32], state: State, *, last_only: bool
+    ) -> tuple[mx.array, State]:
+        """The same in numpy, with the cores side by side. No thread but this one touches MLX."""
+        originals: dict[int, mx.array] = {}
 
-    def _logits(self, streams: Array, p: Parameters) -> mx.array:
+        def view(leaf: mx.array) -> Array:
+            host = np.array(leaf, copy=False)
+            originals[id(host)] = leaf
+            return host
+
+        def returned(host: Array) -> mx.array:
+            original = originals.get(id(host))
+            return mx.array(host) if original is None else original
+
+        before = [layer.mapped(view) for layer in state.layers]
+
+        def work(start: int, stop: int, before: Before, behind: Behind) -> Array:
+            return self._through_layers(
+                weights, ids[start:stop], state.position + start, before, behind,
+                last_only=last_only,
+            )  # fmt: skip
+
+        streams, layers = run_parts(list(part_spans(len(ids))), before, work)
+        wanted = streams[-1:] if last_only else streams
+        logits = self._logits(np.concatenate(wanted, axis=0), weights)
+        after = tuple(layer.mapped(returned) for layer in layers)
+        return mx.array(logits), State(state.position + len(ids), after)
+
+    def _through_layers(
+        self,
+        weights: Parameters,
+        ids: NDArray[np.int32],
+        position: int,
+        before: Before,
+        behind: Behind,
+        *,
+        last_only: bool,
+    ) -> Array:
+        """The residual streams [tokens or 1, n, hidden] behind the last layer, in the library of
+        the weights. Asks for each layer's state `before` the tokens, hands on the one `behind`."""
+        embed, config = weights.embed, self.config
+        shape = (len(ids), config.hc_mult, config.hidden_size)
+        streams = library(embed).broadcast_to(embed[like(embed, ids)][:, None], shape)
+        in_numpy = weights is self._on_host
+        turns = turns_of(position, len(ids), config, self._rotary, in_numpy=in_numpy)
+        for layer, own in enumerate(weights.layers):
+            x, mixing = read_streams(streams, own.attention_hyper, own.attention_norm, config)
+            advanced = advance(
+                x, position, layer, before(layer), own.attention, turns, config, self._rotary
+            )
+            behind(layer, advanced.state)
+            # Behind the last layer nothing but the state is ever used of most tokens.
+            first = len(ids) - 1 if last_only and layer == len(weights.layers) - 1 else 0
+            y = attend(advanced, position, layer, own.attention, turns, config, queries_from=first)
+            streams = write_streams(streams[first:], y, mixing.from_token(first))
+            x, mixing = read_streams(streams, own.expert_hyper, own.expert_norm, config)
+            chosen, shares = route(x, ids[first:], own.experts, config)
+            y = apply_experts(x, chosen, shares, own.experts, config)
+            streams = write_streams(streams, y, mixing)
+        return streams
+
+    def _logits(self, streams: Array, p: Parameters) -> Array:
+        """[tokens, vocab] fp32 of streams [tokens, n, hidden]."""
         x = collapse_streams(streams, p.head_fn, p.head_base, self.config)
-        logits = rms_norm(x, p.norm, self.config.rms_norm_eps) @ p.head.T
-        return stored(logits, mx.float32)
+        return rms_norm(x, p.norm, self.config.rms_norm_eps) @ p.head.T
 
     def _checked(self, tokens: Sequence[int]) -> NDArray[np.int32]:
         ids = np.asarray(tokens, dtype=np.int64)

@@ -14,7 +14,8 @@ from ds4_agent.engine.model.tiles import on_cpu
 
 __all__ = ["CHUNK_TOKENS", "chunk_spans", "prefill"]
 
-CHUNK_TOKENS = 512
+# Enough that each expert and each core of a CPU gets long products, few enough to stop promptly.
+CHUNK_TOKENS = 1024
 
 
 def prefill(

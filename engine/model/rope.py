@@ -7,13 +7,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
 from ds4_agent.engine.model.arrays import Array, library
 from ds4_agent.engine.model.config import ModelConfig, RopeScaling
-from ds4_agent.engine.model.exponential import is_slow
 
 __all__ = ["Rotary", "rotate"]
 
@@ -53,21 +51,8 @@ class Rotary:
 
 def rotate(x: Array, factors: Array) -> Array:
     """`x` [..., head_dim] fp32 turned by `factors` [..., head_dim / 2], which broadcast."""
-    if is_slow(x) and x.size >= 4 * factors.size:
-        return _rotate_reals(x, factors)
     xp = library(x)
     return (x.view(xp.complex64) * factors).view(xp.float32)
-
-
-def _rotate_reals(x: mx.array, factors: mx.array) -> mx.array:
-    """The same without complex products, which MLX on x86 takes 15 ns each for: x cos + x' sin,
-    where x' is x with the two numbers of each pair exchanged, as halves of a 64-bit word."""
-    shape = (*factors.shape[:-1], x.shape[-1])
-    cos = mx.repeat(mx.real(factors), 2, axis=-1)
-    sin = mx.imag(factors)
-    sin = mx.stack([-sin, sin], axis=-1).reshape(shape)
-    pairs = x.view(mx.uint64)
-    return x * cos + ((pairs >> 32) | (pairs << 32)).view(mx.float32) * sin
 
 
 def _frequencies(dim: int, theta: float, scaling: RopeScaling | None) -> NDArray[np.float32]:

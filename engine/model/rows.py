@@ -3,10 +3,12 @@
 keeps its value. It never concatenates the whole history.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import mlx.core as mx
+
+from ds4_agent.engine.model.arrays import Array, compact, library
 
 __all__ = ["FULL_ROWS", "OPEN_ROWS", "Rows"]
 
@@ -22,9 +24,9 @@ FULL_ROWS = 8192
 class Rows:
     """Rows `[length, width]`, oldest first, all of one width and dtype."""
 
-    full: tuple[mx.array, ...]  # each [FULL_ROWS, width], shared by all states that reach it
-    growing: mx.array  # [a multiple of OPEN_ROWS below FULL_ROWS, width]
-    open: mx.array  # [fewer than OPEN_ROWS, width]
+    full: tuple[Array, ...]  # each [FULL_ROWS, width], shared by all states that reach it
+    growing: Array  # [a multiple of OPEN_ROWS below FULL_ROWS, width]
+    open: Array  # [fewer than OPEN_ROWS, width]
 
     @staticmethod
     def empty(width: int, dtype: mx.Dtype) -> "Rows":
@@ -33,9 +35,9 @@ class Rows:
 
     @property
     def length(self) -> int:
-        return len(self.full) * FULL_ROWS + self.growing.shape[0] + self.open.shape[0]
+        return len(self.full) * FULL_ROWS + len(self.growing) + len(self.open)
 
-    def append(self, new: mx.array) -> "Rows":
+    def append(self, new: Array) -> "Rows":
         """These rows and `new` [n, width] behind them."""
         full, growing, rest = self.full, self.growing, _joined((self.open, new))
         finished = rest.shape[0] // OPEN_ROWS * OPEN_ROWS
@@ -47,11 +49,15 @@ class Rows:
             growing = compact(growing[FULL_ROWS:])
         return Rows(full, growing, rest)
 
-    def blocks(self) -> tuple[mx.array, ...]:
+    def blocks(self) -> tuple[Array, ...]:
         """The arrays that hold the rows, oldest first, none empty."""
         return tuple(b for b in (*self.full, self.growing, self.open) if b.shape[0])
 
-    def slice(self, start: int, stop: int) -> mx.array:
+    def mapped(self, change: Callable[[Array], Array]) -> "Rows":
+        """The same with every array changed."""
+        return Rows(tuple(map(change, self.full)), change(self.growing), change(self.open))
+
+    def slice(self, start: int, stop: int) -> Array:
         """Rows start..stop-1 as one array [stop - start, width]: what the store on disk cuts."""
         pieces, first = [], 0
         for block in self.blocks():
@@ -62,11 +68,6 @@ class Rows:
         return _joined(pieces) if pieces else self.open[:0]
 
 
-def compact(x: mx.array) -> mx.array:
-    """The same values in a buffer of their own, so that a slice does not keep its source alive."""
-    return mx.contiguous(x)
-
-
-def _joined(pieces: Sequence[mx.array]) -> mx.array:
+def _joined(pieces: Sequence[Array]) -> Array:
     pieces = [p for p in pieces if p.shape[0]] or [pieces[0]]
-    return pieces[0] if len(pieces) == 1 else mx.concatenate(pieces, axis=0)
+    return pieces[0] if len(pieces) == 1 else library(pieces[0]).concatenate(pieces, axis=0)

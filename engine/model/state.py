@@ -3,11 +3,12 @@ an old `State` is a checkpoint, using it again a rewind, using it twice a fork; 
 It holds arrays and nothing else: no tokens, no weights, no thread.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import mlx.core as mx
 
+from ds4_agent.engine.model.arrays import Array
 from ds4_agent.engine.model.config import ModelConfig
 from ds4_agent.engine.model.rows import Rows
 
@@ -16,12 +17,13 @@ __all__ = ["LayerState", "State", "initial_state"]
 
 @dataclass(frozen=True)
 class LayerState:
-    """One layer's part. `window` and `pending` are the frontier; the rows are history."""
+    """One layer's part. `window` and `pending` are the frontier; the rows are history. All of it is
+    in MLX, but for what a CPU has under way."""
 
-    window: mx.array
+    window: Array
     """The last min(position, sliding_window - 1) key/value rows, roped: [n, head_dim] stream dtype.
     """
-    pending: mx.array | None
+    pending: Array | None
     """Compressor inputs (values, then gates) not yet pooled, fp32. HCA: the open group
     [position % ratio, 2 * head_dim]. CSA: the last closed group, which overlaps into the next row,
     and the open one: [ratio + position % ratio, 4 * (head_dim + index_head_dim)]."""
@@ -31,13 +33,22 @@ class LayerState:
     index_rows: Rows | None
     """CSA only: index keys of the same rows, [position // ratio, index_head_dim] stream dtype."""
 
-    def leaves(self) -> Iterator[mx.array]:
+    def leaves(self) -> Iterator[Array]:
         yield self.window
         if self.pending is not None:
             yield self.pending
         for rows in (self.rows, self.index_rows):
             if rows is not None:
                 yield from (*rows.full, rows.growing, rows.open)
+
+    def mapped(self, change: Callable[[Array], Array]) -> "LayerState":
+        """The same with every array changed. Each token asks for it, so it is written out."""
+        return LayerState(
+            change(self.window),
+            None if self.pending is None else change(self.pending),
+            None if self.rows is None else self.rows.mapped(change),
+            None if self.index_rows is None else self.index_rows.mapped(change),
+        )
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ __all__ = ["QUERY_TILE", "index_budget", "on_cpu", "score_budget", "spans"]
 QUERY_TILE = 64
 CPU_SCORES = 1 << 20
 GPU_SCORES = 1 << 26
-# The indexer's tiles are made and consumed at once: a quarter of a CPU's cache is best for them.
-CPU_INDEX_SCORES = 1 << 18
+# The indexer's tiles are made and consumed at once: they should stay in a core's own cache.
+CPU_INDEX_SCORES = 1 << 17
 
 
 def on_cpu() -> bool:

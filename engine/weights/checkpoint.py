@@ -11,6 +11,7 @@ from typing import Any
 
 import mlx.core as mx
 
+from ds4_agent.engine import cpu
 from ds4_agent.engine.errors import ModelFormatError
 from ds4_agent.engine.model.config import ModelConfig
 from ds4_agent.engine.model.model import Model
@@ -45,6 +46,8 @@ def load_model(
     unless given; what needs fp32 is fp32 in any case. `on_load(done, total)` follows the layers.
     Raises ModelFormatError before anything large is read wherever the headers show the fault.
     """
+    if on_cpu():
+        cpu.prepare()
     config = read_config(directory, kv_simulation=kv_simulation)
     files = TensorFiles(directory)
     if dtype is None:

@@ -60,19 +60,19 @@ def context(engine):
 
 @pytest.fixture(scope="module")
 def uninterrupted(engine):
-    """The greedy continuation of `prompt(700)`, from one extend."""
+    """The greedy continuation of `prompt(1300)`, from one extend."""
     context = engine.new_context()
-    context.extend(prompt(700))
+    context.extend(prompt(1300))
     return ids(sample(context, 24))
 
 
 # extend
 
 
-@pytest.mark.parametrize("cuts", [(1,), (127, 128, 129, 400), (512, 640), (699,)])
+@pytest.mark.parametrize("cuts", [(1,), (127, 128, 129, 400), (1024, 1152), (1299,)])
 def test_however_a_prompt_is_cut_it_goes_on_alike(context, uninterrupted, cuts):
-    whole = prompt(700)
-    for start, stop in zip((0, *cuts), (*cuts, 700), strict=True):
+    whole = prompt(1300)
+    for start, stop in zip((0, *cuts), (*cuts, 1300), strict=True):
         context.extend(whole[start:stop])
 
     assert ids(sample(context, 24)) == uninterrupted
@@ -87,10 +87,10 @@ def test_progress_counts_chunks_in_the_callers_thread(context):
         threads.add(threading.get_ident())
         assert progress.tokens_per_second > 0
 
-    context.extend(prompt(1000), on_progress=on_progress)
+    context.extend(prompt(2000), on_progress=on_progress)
 
-    # Chunks of 512 end on multiples of 128: tokens 100-512, 512-1024, 1024-1100.
-    assert seen == [(412, 1000, 100), (924, 1000, 100), (1000, 1000, 100)]
+    # Chunks of 1024 end on multiples of 128: tokens 100-1024, 1024-2048, 2048-2100.
+    assert seen == [(924, 2000, 100), (1948, 2000, 100), (2000, 2000, 100)]
     assert threads == {threading.get_ident()}
 
 
@@ -102,13 +102,13 @@ def test_a_cancelled_prefill_keeps_its_chunks_and_goes_on_alike(context, uninter
         cancel.set()
 
     with pytest.raises(Cancelled):
-        context.extend(prompt(700), on_progress=stop_after_the_first, cancel=cancel)
+        context.extend(prompt(1300), on_progress=stop_after_the_first, cancel=cancel)
     reused = []
     context.extend([], on_progress=lambda progress: reused.append(progress.reused))
 
-    assert done == [512]
-    assert len(context.tokens) == 700
-    assert reused[0] == 512
+    assert done == [1024]
+    assert len(context.tokens) == 1300
+    assert reused[0] == 1024
     assert ids(sample(context, 24)) == uninterrupted
 
 
@@ -116,7 +116,7 @@ def test_sample_computes_what_a_cancelled_extend_left(context, uninterrupted):
     cancel = threading.Event()
     cancel.set()
     with pytest.raises(Cancelled):
-        context.extend(prompt(700), cancel=cancel)
+        context.extend(prompt(1300), cancel=cancel)
 
     assert ids(sample(context, 24)) == uninterrupted
 
@@ -153,7 +153,7 @@ def test_sampled_tokens_are_in_the_context_when_they_are_yielded(context):
 
 
 def test_sampling_in_pieces_equals_sampling_in_one(context, uninterrupted):
-    context.extend(prompt(700))
+    context.extend(prompt(1300))
     found = [token for _ in range(8) for token in sample(context, 3)]
 
     assert ids(found) == uninterrupted
@@ -187,7 +187,7 @@ def test_a_full_context_ends_it_and_then_refuses(tiny):
 
 
 def test_a_cancelled_sample_goes_on_alike(context, uninterrupted):
-    context.extend(prompt(700))
+    context.extend(prompt(1300))
     cancel = threading.Event()
     tokens = context.sample(sampling=GREEDY, grammar=Steps(), max_tokens=24, cancel=cancel)
     found = [next(tokens) for _ in range(7)]
@@ -200,7 +200,7 @@ def test_a_cancelled_sample_goes_on_alike(context, uninterrupted):
 
 
 def test_leaving_the_loop_is_safe(context, uninterrupted):
-    context.extend(prompt(700))
+    context.extend(prompt(1300))
     for _ in context.sample(sampling=GREEDY, grammar=Steps(), max_tokens=24):
         break
 
@@ -287,7 +287,7 @@ def test_a_forced_run_is_cut_at_max_tokens(context):
 
 
 def test_a_fork_goes_on_alike_and_alone(context, uninterrupted):
-    context.extend(prompt(700))
+    context.extend(prompt(1300))
     fork = context.fork()
     context.extend(prompt(30, seed=9))
     sample(context, 5)
@@ -314,18 +314,18 @@ def test_two_forks_run_in_turn_as_if_each_were_alone(engine):
 
 
 def test_a_rewind_goes_on_alike(context, uninterrupted):
-    context.extend(prompt(700))
+    context.extend(prompt(1300))
     place = context.checkpoint()
     context.extend(prompt(200, seed=9))
     sample(context, 5)
     context.rewind(place)
 
-    assert (place.token_count, len(context.tokens)) == (700, 700)
+    assert (place.token_count, len(context.tokens)) == (1300, 1300)
     assert ids(sample(context, 24)) == uninterrupted
 
 
 def test_a_rewind_into_sampled_tokens_goes_on_alike(context, uninterrupted):
-    context.extend(prompt(700))
+    context.extend(prompt(1300))
     sample(context, 10)
     place = context.checkpoint()
     sample(context, 9)
@@ -335,7 +335,7 @@ def test_a_rewind_into_sampled_tokens_goes_on_alike(context, uninterrupted):
 
 
 def test_a_checkpoint_serves_any_number_of_times(context, uninterrupted):
-    context.extend(prompt(700))
+    context.extend(prompt(1300))
     place = context.checkpoint()
 
     for _ in range(3):
@@ -395,7 +395,7 @@ def test_contexts_of_two_threads_do_not_disturb_each_other(engine, uninterrupted
 
     def run(name):
         context = engine.new_context()
-        context.extend(prompt(700))
+        context.extend(prompt(1300))
         found[name] = ids(sample(context, 24))
 
     threads = [threading.Thread(target=run, args=(name,)) for name in range(2)]

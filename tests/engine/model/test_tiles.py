@@ -7,7 +7,7 @@ import mlx.core as mx
 import pytest
 
 from ds4_agent.engine.model import tiles
-from ds4_agent.engine.model.attention import attend, turns_of
+from ds4_agent.engine.model.attention import advance, attend, turns_of
 from ds4_agent.engine.model.config import ModelConfig
 from ds4_agent.engine.model.parameters import AttentionWeights, IndexWeights, PoolWeights
 from ds4_agent.engine.model.prefill import CHUNK_TOKENS
@@ -137,10 +137,11 @@ def test_no_tensor_is_large_at_a_million_tokens(kind, tokens, budget, bound, mon
     state, weights = layer_state(kind, position), attention_weights(kind, bound)
     turns = turns_of(position, tokens, PUBLISHED, rotary)
 
-    largest, name, shape = largest_of_graph(
-        lambda x: attend(x, position, layer, state, weights, turns, PUBLISHED, rotary)[0],
-        mx.zeros((tokens, PUBLISHED.hidden_size)),
-    )
+    def layer_of(x):
+        advanced = advance(x, position, layer, state, weights, turns, PUBLISHED, rotary)
+        return attend(advanced, position, layer, weights, turns, PUBLISHED)
+
+    largest, name, shape = largest_of_graph(layer_of, mx.zeros((tokens, PUBLISHED.hidden_size)))
 
     assert PUBLISHED.layer_kinds[layer] == kind
     assert largest <= LARGEST, f"{name} makes {list(shape)}"
