@@ -99,8 +99,9 @@ def _print_doctor(report: dict[str, Any]) -> None:
     threads = f", {engine['blas_threads']} threads" if engine["blas_threads"] else ""
     print(f"{'mlx':<10} {engine['mlx_version']} on {engine['device']}")
     print(f"{'blas':<10} {engine['blas']}{threads}, {engine['gflops']:.0f} GFLOP/s (fp32)")
+    print(f"{'numpy':<10} {engine['numpy_blas']}, {engine['numpy_gflops']:.0f} GFLOP/s (fp32)")
     if engine["is_slow"]:
-        print("a reference BLAS answers: install OpenBLAS (libopenblas0) for a faster engine")
+        print("a reference BLAS answers: install numpy's wheel from PyPI, which brings OpenBLAS")
     print(f"{'nano':<10} {'bundled' if engine['nano_is_bundled'] else 'missing: install again'}")
     if report["git"] is None:
         print("git is missing: install it, the git tool needs it")

@@ -21,7 +21,8 @@ def machine() -> str:
             continue
     return (
         f"{_processor()}, {usable_cores()} cores, {platform.system()} {platform.machine()}; "
-        f"{', '.join(versions)}; BLAS {facts.blas}, {facts.gflops:.0f} GFLOP/s at 1024^3"
+        f"{', '.join(versions)}; BLAS of numpy {facts.numpy_blas}, "
+        f"{facts.numpy_gflops:.0f} GFLOP/s at 1024^3, of mlx {facts.blas}, {facts.gflops:.0f}"
     )
 
 

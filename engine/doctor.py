@@ -1,9 +1,10 @@
 """What the engine runs on, as facts for `ds4-agent doctor`: the MLX version and device, which BLAS
-answers its matrix products and what that yields. Measures for well under a second on a working
-machine; loads no model, changes nothing.
+answers the matrix products of MLX, and of numpy, which computes on a CPU, and what they yield.
+Measures for well under a second on a working machine; loads no model, changes nothing.
 """
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 
@@ -23,15 +24,17 @@ class EngineFacts:
 
     mlx_version: str
     device: str  # "cpu", or the GPU as MLX names it
-    blas: str
+    blas: str  # of MLX on the CPU
     blas_threads: int | None  # None: the library does not say
-    gflops: float  # fp32, of a product of two SIZE x SIZE matrices on that device
+    gflops: float  # fp32, of a product of two SIZE x SIZE matrices in MLX on that device
+    numpy_blas: str
+    numpy_gflops: float  # the same in numpy
     nano_is_bundled: bool
 
     @property
     def is_slow(self) -> bool:
-        """True when matrix products run on a reference BLAS."""
-        return self.gflops < SLOW
+        """True when the model's matrix products run on a reference BLAS."""
+        return (self.numpy_gflops if self.device == "cpu" else self.gflops) < SLOW
 
 
 def examine() -> EngineFacts:
@@ -46,28 +49,30 @@ def examine() -> EngineFacts:
 def _examine() -> EngineFacts:
     found = blas.preload()
     import mlx.core as mx
+    import numpy as np
 
     device = mx.default_device()
+    ones = np.ones((SIZE, SIZE), np.float32)
+    square = mx.ones((SIZE, SIZE))  # mx.random on a thread aborts some exits (MLX 0.32)
+    linked = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
     return EngineFacts(
         mlx_version=version("mlx"),
         device="cpu" if device.type == mx.cpu else str(mx.device_info().get("device_name", device)),
         blas=found.name,
         blas_threads=found.threads,
-        gflops=_gflops(),
+        gflops=_gflops(lambda: mx.eval(square @ square)),
+        numpy_blas=f"{linked.get('name', 'unknown')} {linked.get('version', '')}".strip(),
+        numpy_gflops=_gflops(lambda: ones @ ones),
         nano_is_bundled=(NANO / "model.safetensors").is_file(),
     )
 
 
-def _gflops() -> float:
+def _gflops(product: Callable[[], object]) -> float:
     """The best of three products after a warm-up: billions of fp32 operations a second."""
-    import mlx.core as mx
-
-    left = mx.random.normal((SIZE, SIZE))
-    right = mx.random.normal((SIZE, SIZE))
-    mx.eval(left @ right)
+    product()
     best = float("inf")
     for _ in range(3):
         began = time.perf_counter()
-        mx.eval(left @ right)
+        product()
         best = min(best, time.perf_counter() - began)
     return 2 * SIZE**3 / best / 1e9

@@ -12,11 +12,20 @@ def test_the_facts_are_those_of_this_machine():
 
     assert facts.mlx_version == importlib.metadata.version("mlx")
     assert facts.gflops > 0.1
+    assert facts.numpy_gflops > 0.1
     assert facts.blas
 
 
-@pytest.mark.parametrize(("gflops", "slow"), [(5.0, True), (60.0, False)])
-def test_a_reference_blas_is_told_by_its_speed(gflops, slow):
-    facts = EngineFacts("0.32.4", "cpu", "libopenblas.so.0", 2, gflops, nano_is_bundled=True)
+@pytest.mark.parametrize(
+    ("device", "mlx", "numpy", "slow"),
+    [
+        ("cpu", 60.0, 5.0, True),
+        ("cpu", 5.0, 60.0, False),
+        ("Apple M4", 5.0, 60.0, True),
+        ("Apple M4", 9000.0, 5.0, False),
+    ],
+)
+def test_a_reference_blas_under_the_model_is_told_by_its_speed(device, mlx, numpy, slow):
+    facts = EngineFacts("0.32", device, "libopenblas.so.0", 2, mlx, "blas", numpy, True)
 
     assert facts.is_slow is slow
