@@ -41,7 +41,7 @@ LEAST_RATE = 0.02
 # quite gone. Fading before copying has been learned delays it (training/README.md).
 COPYING_AT_FIRST = 0.85
 COPYING_STEPS = 600
-COPYING_ALWAYS = 0.1
+COPYING_ALWAYS = 0.15
 # Weight of tokens the grammar forces at run time; without it they are still learned.
 FORCED_WEIGHT = 0.1
 BALANCING_RATE = 0.002

@@ -25,8 +25,10 @@ T = TypeVar("T")
 
 def part_spans(tokens: int) -> Iterator[tuple[int, int]]:
     """(start, stop) of the parts of `tokens`."""
-    count = max(min(usable_cores(), MOST_PARTS, tokens // PART_TOKENS), 1)
-    return spans(tokens, -(-tokens // count))
+    count = tokens // PART_TOKENS
+    if count > 1:  # asking for the cores reads a file: not for every token
+        count = min(usable_cores(), MOST_PARTS, count)
+    return spans(tokens, -(-tokens // max(count, 1)))
 
 
 def run_parts(

@@ -54,3 +54,15 @@ def test_logits_equal_transformers_for_every_row_behind_a_shared_prefix(shape):
             begin = shape.prefix + row * shape.length
             ours = torch.cat([logits[: shape.prefix], logits[begin : begin + shape.length]])
             assert (ours - expected).abs().max() < 1e-4
+
+
+def test_products_in_bf16_stay_close_to_those_in_fp32():
+    weights, shape = initial_weights(TINY, seed=3), SHAPES[0]
+    ids = torch.randint(0, TINY.vocab_size, (shape.tokens,), generator=torch.manual_seed(5))
+    with torch.no_grad():
+        exact, _ = Model(TINY, compiled=False).hidden(weights, ids, shape)
+        model = Model(TINY, compiled=False, products=torch.bfloat16)
+        rounded, _ = model.hidden(weights, ids, shape)
+
+    assert rounded.dtype == torch.float32
+    assert 0 < (rounded - exact).norm() / exact.norm() < 0.05
