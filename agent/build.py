@@ -155,6 +155,7 @@ def _assemble(parts: _Parts, stack: ExitStack) -> Agent:
         Recorder(records.log, others, time.time, header=_header(identity, engine)),
         prefix=session_prefix(options, engine, parts.tools),
         limits=Limits(settings.max_turns, settings.max_tokens, settings.time_limit),
+        new_context=engine.new_context,
         notices=_notices(options, parts.approvals.mode),
         on_close=stack.pop_all().close,  # last: until here a failure closes everything
     )

@@ -197,6 +197,15 @@ class Notice:
 
 
 @dataclass(frozen=True)
+class Compacted:
+    """The conversation goes on in a new branch that begins with `summary`. The old one, of
+    `context_tokens`, stays and can be returned to."""
+
+    summary: str
+    context_tokens: int
+
+
+@dataclass(frozen=True)
 class TurnEnded:
     """Last event of every run. `text`: the last step's answer; `steps`: model steps made."""
 
@@ -223,5 +232,6 @@ Event = (
     | ToolOutput
     | CallFinished
     | Notice
+    | Compacted
     | TurnEnded
 )

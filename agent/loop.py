@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from ds4_agent.agent import events as ev
 from ds4_agent.agent.calls import CallRunner, interrupted
+from ds4_agent.agent.compaction import compaction_room, continued, summarise
 from ds4_agent.agent.steps import LENGTH_ERROR, Model, Step, Tail, run_step
 from ds4_agent.agent.transcript import Transcript
 from ds4_agent.engine.dsml.encode import assistant_header, tool_result_segments, user_segments
@@ -25,12 +26,15 @@ from ds4_agent.engine.errors import Cancelled, ContextFullError, EngineError
 if TYPE_CHECKING:
     from ds4_agent.agent.approval import Mode
     from ds4_agent.agent.record import Recorder
+    from ds4_agent.engine.api import Context
 
 __all__ = ["Agent", "Identity", "Limits"]
 
 # Tokens of the context no step may use, so that an interrupted call can always be closed and the
 # next prompt can always say something.
 RESERVE = 64
+# What a step may use even of the room that is kept for a summary.
+LEAST_STEP = 64
 _TOO_LARGE = "Error: the result does not fit into the context and was left out"
 MALFORMED_LIMIT = 3  # steps in a row whose calls cannot be read
 
@@ -67,6 +71,14 @@ class _Turn:
 
 
 @dataclass(frozen=True)
+class _Branch:
+    """A conversation that was left for its summary."""
+
+    context: Context
+    tail: Tail
+
+
+@dataclass(frozen=True)
 class _End:
     reason: ev.TurnReason
     detail: str = ""
@@ -85,11 +97,13 @@ class Agent:
         *,
         prefix: Sequence[Segment],
         limits: Limits,
+        new_context: Callable[[], Context],
         notices: Sequence[str] = (),
         on_close: Callable[[], None] = lambda: None,
     ) -> None:
-        """`prefix` is the session's prompt up to the first user turn; `notices` are told at the
-        start of the first run; `on_close` frees what the session holds."""
+        """`prefix` is the session's prompt up to the first user turn; `new_context` gives an empty
+        context of the same engine; `notices` are told at the start of the first run; `on_close`
+        frees what the session holds."""
         self.identity = identity
         self.limits = limits
         self._model = model
@@ -100,7 +114,11 @@ class Agent:
         self._on_close = on_close
         self._cancel = runner.cancel
         self._stop: ev.TurnReason = "interrupted"  # why `cancel` is set, when it is
-        self._tail = Tail(closing=tuple(prefix))
+        self._prefix = tuple(prefix)
+        self._new_context = new_context
+        self._tail = Tail(closing=self._prefix)
+        self._branches: list[_Branch] = []
+        self._room = compaction_room(transcript.limit)
         self._calls = 0
 
     @property
@@ -132,6 +150,17 @@ class Agent:
     def interrupt(self) -> None:
         """Stop the run under way as soon as possible. Thread-safe; nothing when none is."""
         self._cancel.set()
+
+    def uncompact(self) -> bool:
+        """Between runs: back to the conversation before the last compaction, which is then not
+        compacted again until it is entirely full. False where there is none."""
+        if not self._branches:
+            return False
+        branch = self._branches.pop()
+        self._transcript.switch(branch.context)
+        self._tail = branch.tail
+        self._room = 0
+        return True
 
     def run(self, prompt: str) -> Iterator[ev.Event]:
         """Carry out one prompt. Always ends with TurnEnded, unless it raises.
@@ -175,6 +204,11 @@ class Agent:
             segments = [*self._tail.closing, *speech, *assistant_header(self._model.thinking)]
             encoded = self._transcript.encode(segments)
             needed = self._transcript.length + len(encoded) + RESERVE
+            if needed + self._room >= self._transcript.limit and self._is_worth_compacting():
+                compacted = yield from self._compact(turn, prompt)
+                if compacted is not None:
+                    speech = compacted
+                    continue
             if needed >= self._transcript.limit:
                 if turn.steps == 0:
                     raise ContextFullError(needed, self._transcript.limit)
@@ -191,6 +225,29 @@ class Agent:
                 return end
             speech = tool_result_segments(self._tail.results)
 
+    def _is_worth_compacting(self) -> bool:
+        """Whether most of the context is conversation, which a summary can stand for."""
+        return self._room > 0 and self._transcript.length > self._transcript.limit // 2
+
+    def _compact(self, turn: _Turn, prompt: str) -> Generator[ev.Event, None, list[Segment] | None]:
+        """Go on in a new branch; its first words. None where no summary could be had: the old
+        branch goes on, and is not asked again. Raises Cancelled with nothing changed."""
+        before, results = self._transcript.length, self._tail.results
+        yield ev.Notice(f"the context is nearly full ({before:,} tokens): summarising it")
+        summary, usage = yield from summarise(
+            self._transcript.fork(), self._model, self._tail.closing, results, RESERVE, self._cancel
+        )
+        turn.usage += usage
+        if not summary:
+            self._room = 0
+            yield ev.Notice("the model wrote no summary; the conversation goes on until it is full")
+            return None
+        left = self._transcript.switch(self._new_context())
+        self._branches.append(_Branch(left, self._tail))
+        self._tail = Tail(closing=self._prefix)
+        yield ev.Compacted(summary, before)
+        return continued(summary, prompt, results, is_under_way=turn.steps > 0)
+
     def _step(
         self, turn: _Turn, encoded: Sequence[tuple[int, str]]
     ) -> Generator[ev.Event, None, Step]:
@@ -198,6 +255,7 @@ class Agent:
         turn.steps += 1
         yield ev.StepStarted(turn.steps, len(encoded))
         room = self._transcript.limit - self._transcript.length - len(encoded) - RESERVE
+        room = max(room - self._room, min(room, LEAST_STEP))
         before = self._transcript.length
         step = Step()
         try:
@@ -275,7 +333,7 @@ class Agent:
 
     def _cut(self) -> _End:
         """Why a step ended without the model's own end."""
-        is_full = self._transcript.limit - self._transcript.length <= RESERVE
+        is_full = self._transcript.limit - self._transcript.length <= RESERVE + self._room
         return _End("context" if is_full else "max_tokens")
 
     def _tokens_left(self, turn: _Turn) -> int:

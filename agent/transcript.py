@@ -82,6 +82,15 @@ class Transcript:
         self._log = log
         self._trace = trace
 
+    def fork(self) -> Transcript:
+        """An independent transcript that begins as this one; what it appends is kept nowhere."""
+        return Transcript(self._context.fork(), self.tokenizer, self.limit)
+
+    def switch(self, context: Context) -> Context:
+        """Go on in another context of the same engine; returns the one left, unchanged."""
+        left, self._context = self._context, context
+        return left
+
     @property
     def length(self) -> int:
         """Tokens in the context."""

@@ -10,11 +10,21 @@ from collections.abc import Sequence
 from ds4_agent.agent.events import Usage
 from ds4_agent.tui.describe import plural, seconds
 
-__all__ = ["COMMANDS", "command_of", "cost_text", "help_text", "tools_text"]
+__all__ = [
+    "COMMANDS",
+    "COMPACTED",
+    "command_of",
+    "cost_text",
+    "help_text",
+    "tools_text",
+    "uncompact_text",
+]
 
+COMPACTED = "The conversation goes on from a summary of itself; /uncompact returns to the whole."
 COMMANDS = {
     "help": "keys and commands",
     "tools": "what the model can do here",
+    "uncompact": "back to the conversation before its summary",
     "cost": "tokens and time of this session",
     "quit": "end the session (also Ctrl+D)",
 }
@@ -37,6 +47,11 @@ def help_text(keys: Sequence[tuple[str, str]]) -> str:
 def tools_text(signatures: Sequence[str]) -> str:
     """One tool a line, as the model sees it."""
     return "\n".join(signatures) if signatures else "The tools are known once the model is loaded."
+
+
+def uncompact_text(is_back: bool) -> str:
+    """What became of `/uncompact`."""
+    return "Back in the whole conversation." if is_back else "Nothing was summarised here."
 
 
 def cost_text(usage: Usage, elapsed: float, turns: int) -> str:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from ds4_agent.agent.display import one_line, visible
 from ds4_agent.agent.events import ApprovalRequest, Decision, StepFinished, TurnEnded, Usage
-from ds4_agent.tui.commands import command_of, cost_text, help_text, tools_text
+from ds4_agent.tui.commands import command_of, cost_text, help_text, tools_text, uncompact_text
 from ds4_agent.tui.conversation import (
     Build,
     Conversation,
@@ -247,6 +247,9 @@ class PlainScreen:
         elif name == "tools":
             signatures = self._agent.identity.tool_signatures if self._agent else ()
             self._view.line(tools_text(signatures))
+        elif name == "uncompact":
+            is_back = self._agent is not None and self._agent.uncompact()
+            self._view.line(uncompact_text(is_back))
         elif name == "cost":
             self._view.line(cost_text(self._usage, self._worked, self._turns))
         else:

@@ -11,6 +11,7 @@ from ds4_agent.agent.display import VisibleStream, visible
 from ds4_agent.agent.events import (
     CallFinished,
     CallReady,
+    Compacted,
     Event,
     Notice,
     PrefillProgressed,
@@ -19,6 +20,7 @@ from ds4_agent.agent.events import (
     ThinkingDelta,
     TurnEnded,
 )
+from ds4_agent.tui.commands import COMPACTED
 from ds4_agent.tui.describe import (
     DiffLine,
     bar,
@@ -88,6 +90,8 @@ class PlainView:
                 self.end_text()
             case Notice(text):
                 self.line(visible(text), "yellow")
+            case Compacted():
+                self.line(COMPACTED, "dim")
             case TurnEnded(reason=reason, detail=detail) if reason != "end":
                 self.line(visible(detail or f"stopped: {reason}"), "yellow")
             case _:

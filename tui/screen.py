@@ -32,7 +32,7 @@ from ds4_agent.agent.events import (
     Usage,
 )
 from ds4_agent.tui.approval import ApprovalPanel
-from ds4_agent.tui.commands import command_of, cost_text, help_text, tools_text
+from ds4_agent.tui.commands import command_of, cost_text, help_text, tools_text, uncompact_text
 from ds4_agent.tui.conversation import (
     Build,
     Conversation,
@@ -247,6 +247,14 @@ class AgentApp(App[None]):
         elif name == "tools":
             signatures = self._agent.identity.tool_signatures if self._agent else ()
             await self._transcript.notice(tools_text(signatures))
+        elif name == "uncompact":
+            if self._busy_since is not None:
+                await self._transcript.notice(
+                    "Wait for the end of the turn, or press Esc", "warning"
+                )
+                return
+            is_back = self._agent is not None and self._agent.uncompact()
+            await self._transcript.notice(uncompact_text(is_back))
         elif name == "cost":
             await self._transcript.notice(cost_text(self._usage, self._worked, self._turns))
         else:

@@ -16,6 +16,7 @@ from ds4_agent.agent.events import (
     CallFinished,
     CallReady,
     CallStarted,
+    Compacted,
     Event,
     Notice,
     StepFinished,
@@ -24,6 +25,7 @@ from ds4_agent.agent.events import (
     ToolOutput,
     TurnEnded,
 )
+from ds4_agent.tui.commands import COMPACTED
 from ds4_agent.tui.messages import (
     Banner,
     NoticeMessage,
@@ -91,6 +93,8 @@ class Transcript(VerticalScroll, can_focus=False):
                 await self._close_text()
             case Notice(text):
                 await self.notice(text)
+            case Compacted():
+                await self.notice(COMPACTED)
             case TurnEnded():
                 await self._end_turn(event)
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from ds4_agent.agent import events as ev
+from ds4_agent.agent.compaction import compaction_room
 from ds4_agent.agent.loop import RESERVE, Agent
 from ds4_agent.engine.dsml.block import call_segments
 from ds4_agent.engine.dsml.calls import ParsedCall
@@ -209,7 +210,7 @@ def test_an_answer_that_fills_the_context_leaves_room_to_close(
 ) -> None:
     agent = make_agent(play.say("word " * 2000), ctx=700)
     assert run(agent)[-1].reason == "context"
-    assert agent.context_tokens == agent.context_limit - RESERVE
+    assert agent.context_tokens == agent.context_limit - RESERVE - compaction_room(700)
 
 
 def test_a_malformed_call_is_answered_with_its_defect(
