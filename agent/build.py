@@ -215,6 +215,7 @@ def _approvals(options: RunOptions, tools: Sequence[Tool], log: ApprovalsLog | N
         mode=default_mode(options),
         allow=parse_rules(options.settings.allowed_tools, names),
         deny=parse_rules(options.settings.disallowed_tools, names),
+        ask=parse_rules(options.settings.asked_tools, names),
         yolo=options.yolo,
         log=log,
     )
