@@ -1,8 +1,9 @@
 """Who may do what: permission modes, rules, and the question to whoever can answer it.
 
 In: a tool call. Out: a `Verdict`: allowed, or refused with the reason the model is told. Order:
-refusing rules, then `--yolo`, the mode's own refusals, allowing rules, what the mode allows, what
-was allowed for the session, and only then a question. Nothing that is not allowed ever runs.
+refusing rules, then `--yolo`, the mode's own refusals, asking rules, allowing rules, what the mode
+allows, what was allowed for the session, and only then a question. Nothing that is not allowed ever
+runs.
 """
 
 from __future__ import annotations
@@ -115,13 +116,14 @@ class Approvals:
     mode: Mode
     allow: Sequence[Rule] = ()
     deny: Sequence[Rule] = ()
+    ask: Sequence[Rule] = ()
     yolo: bool = False
     approver: Approver | None = None
     approver_name: str = "user"  # who is named as the source of its decisions
     log: ApprovalsLog | None = None
 
     def __post_init__(self) -> None:
-        self._session: set[tuple[str, str]] = set()
+        self._session: set[tuple[str, str, str]] = set()
 
     def decide(
         self, request: ApprovalRequest
@@ -135,7 +137,8 @@ class Approvals:
             decision = self._ask(request)
             decided = ApprovalDecided(request, decision, self.approver_name)
             if decision.behaviour == "allow-session":
-                self._session.add(_session_key(request))
+                asking = denied_by(self.ask, request.tool, request.arguments)
+                self._session.add(_session_key(request, asking))
         if decided.source:
             if self.log is not None:
                 self.log.write(decided)
@@ -152,14 +155,18 @@ class Approvals:
             return _allowed(request)
         if self.mode == "plan" and effect != "read":
             return _refused(request, "plan mode only reads; describe the change instead", "mode")
-        if allowed_by(self.allow, tool, arguments) is not None:
+        asking = denied_by(self.ask, tool, arguments)
+        if asking is None and allowed_by(self.allow, tool, arguments) is not None:
             return _allowed(request)
-        if effect in _ALLOWED[self.mode] or _session_key(request) in self._session:
+        if asking is None and effect in _ALLOWED[self.mode]:
+            return _allowed(request)
+        if _session_key(request, asking) in self._session:
             return _allowed(request)
         if self.mode == "deny":
             return _refused(request, "only reading and what a rule allows is permitted", "mode")
         if self.approver is None:
-            return _refused(request, f"{_NEEDS[effect]}, and there is nobody to ask", "headless")
+            needs = _NEEDS[effect] if asking is None else f"the rule {asking.text} asks first"
+            return _refused(request, f"{needs}, and there is nobody to ask", "headless")
         return None
 
     def _ask(self, request: ApprovalRequest) -> Decision:
@@ -180,10 +187,12 @@ _NEEDS = {
 }
 
 
-def _session_key(request: ApprovalRequest) -> tuple[str, str]:
-    """What an `allow-session` covers: the very same command; any call of a tool on files."""
-    is_command = request.effect == "execute"
-    return request.tool, subject(request.tool, request.arguments) if is_command else request.effect
+def _session_key(request: ApprovalRequest, asking: Rule | None) -> tuple[str, str, str]:
+    """What an `allow-session` covers: the very same command; any call of a tool on files, but where
+    a rule asks only those on the same path."""
+    if request.effect == "execute" or asking is not None:
+        return request.tool, "call", subject(request.tool, request.arguments)
+    return request.tool, "effect", request.effect
 
 
 def _allowed(request: ApprovalRequest) -> ApprovalDecided:

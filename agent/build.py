@@ -24,6 +24,7 @@ from ds4_agent.agent.rules import parse_rules
 if TYPE_CHECKING:
     from ds4_agent.agent.loop import Agent, Identity
     from ds4_agent.agent.prompt.facts import Facts
+    from ds4_agent.agent.prompt.memory import Memory
     from ds4_agent.agent.steps import Model
     from ds4_agent.agent.transcript import Trace
     from ds4_agent.engine.api import Engine, Sampling
@@ -32,7 +33,14 @@ if TYPE_CHECKING:
     from ds4_agent.tools.process import Processes
     from ds4_agent.tools.types import Tool
 
-__all__ = ["RunOptions", "build_agent", "default_mode", "gathered_facts", "session_prefix"]
+__all__ = [
+    "RunOptions",
+    "build_agent",
+    "default_mode",
+    "gathered_facts",
+    "gathered_memory",
+    "session_prefix",
+]
 
 # Output tokens of one step, as DeepSeek's own request layer has them; the context caps them.
 STEP_LIMITS = {"off": 8_192, "low": 65_536, "high": 65_536, "max": 131_072}
@@ -141,6 +149,8 @@ def _assemble(parts: _Parts, stack: ExitStack) -> Agent:
 
     others = [record for record in (records.approvals, records.trace) if record is not None]
     identity = _identity(parts)
+    profile = settings.prompt_profile or engine.default_profile
+    memory = gathered_memory(options, profile)
     return Agent(
         identity,
         _model(options, engine, parts.tools),
@@ -153,15 +163,17 @@ def _assemble(parts: _Parts, stack: ExitStack) -> Agent:
         ),
         CallRunner(parts.tools, context, parts.approvals, parts.cancel, jobs_run),
         Recorder(records.log, others, time.time, header=_header(identity, engine)),
-        prefix=session_prefix(options, engine, parts.tools),
+        prefix=session_prefix(options, engine, parts.tools, memory),
         limits=Limits(settings.max_turns, settings.max_tokens, settings.time_limit),
         new_context=engine.new_context,
-        notices=_notices(options, parts.approvals.mode),
+        notices=[*_notices(options, parts.approvals.mode), *memory.notices],
         on_close=stack.pop_all().close,  # last: until here a failure closes everything
     )
 
 
-def session_prefix(options: RunOptions, engine: Engine, tools: Sequence[Tool]) -> list[Segment]:
+def session_prefix(
+    options: RunOptions, engine: Engine, tools: Sequence[Tool], memory: Memory
+) -> list[Segment]:
     """The session's prompt up to the first user turn. Raises UsageError."""
     from ds4_agent.agent.prompt.profile import render_prompt
 
@@ -173,6 +185,7 @@ def session_prefix(options: RunOptions, engine: Engine, tools: Sequence[Tool]) -
         gathered_facts(options),
         effort=None if thinking == "off" else thinking,
         append=settings.append_system_prompt,
+        memory=memory.text,
     )
 
 
@@ -181,6 +194,16 @@ def gathered_facts(options: RunOptions) -> Facts:
     from ds4_agent.agent.prompt.facts import gather_facts
 
     return gather_facts(options.directory, today=datetime.now().astimezone().date())
+
+
+def gathered_memory(options: RunOptions, profile: str) -> Memory:
+    """The notes of the project and of the user; none for a profile that leaves them out."""
+    from ds4_agent.agent.prompt.memory import Memory, gather_memory
+    from ds4_agent.agent.prompt.profile import has_memory
+
+    if not has_memory(profile):
+        return Memory()
+    return gather_memory(options.directory, options.places.memory_file)
 
 
 def default_mode(options: RunOptions) -> Mode:
@@ -216,6 +239,7 @@ def _approvals(options: RunOptions, tools: Sequence[Tool], log: ApprovalsLog | N
         mode=default_mode(options),
         allow=parse_rules(options.settings.allowed_tools, names),
         deny=parse_rules(options.settings.disallowed_tools, names),
+        ask=parse_rules(options.settings.asked_tools, names),
         yolo=options.yolo,
         log=log,
     )

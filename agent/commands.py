@@ -152,7 +152,7 @@ def _config_show(chosen: argparse.Namespace) -> int:
 
 def _config_prompt(chosen: argparse.Namespace) -> int:
     """The prompt up to the first user turn, and what each of its sections costs."""
-    from ds4_agent.agent.build import gathered_facts
+    from ds4_agent.agent.build import gathered_facts, gathered_memory
     from ds4_agent.agent.prompt.profile import sections
     from ds4_agent.engine.dsml.segments import spell
     from ds4_agent.tools.registry import builtin_tools
@@ -161,11 +161,13 @@ def _config_prompt(chosen: argparse.Namespace) -> int:
     model = options.settings.model or "nano"
     is_small = model == "nano" or model.startswith(SCRIPTED)
     profile = chosen.profile or options.settings.prompt_profile or ("nano" if is_small else "lean")
+    memory = gathered_memory(options, profile)
     parts = sections(
         profile,
         builtin_tools(),
         gathered_facts(options),
         append=options.settings.append_system_prompt,
+        memory=memory.text,
     )
     tokenizer = _tokenizer(model)
     text = "".join(spell(part) for _, part in parts)
@@ -176,6 +178,8 @@ def _config_prompt(chosen: argparse.Namespace) -> int:
         _print_json({"profile": profile, "tokens": tokens, "sections": listed})
         return 0
     print(visible(text))
+    for notice in memory.notices:
+        print(visible(notice), file=sys.stderr)
     for name, count, _ in counted:
         print(f"{name:<10} {count:>6,} tokens", file=sys.stderr)
     print(f"{profile:<10} {tokens:>6,} tokens", file=sys.stderr)

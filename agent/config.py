@@ -42,11 +42,14 @@ class Settings:
     seed: int | None = None
     permission_mode: str | None = None  # ask, accept-edits, plan, auto, deny
     allowed_tools: tuple[str, ...] = ()  # rules Tool or Tool(pattern)
-    disallowed_tools: tuple[str, ...] = ()  # rules; they win over allowed_tools
+    disallowed_tools: tuple[str, ...] = ()  # rules; they win over all others
+    asked_tools: tuple[str, ...] = ()  # rules; they win over allowed_tools
     approver: str | None = None  # a command asked for each approval
     append_system_prompt: str = ""
 
 
+# The keys of the table [permissions], and the settings they add to.
+_PERMISSIONS = {"allow": "allowed_tools", "ask": "asked_tools", "deny": "disallowed_tools"}
 _KINDS = {field.name: field.type for field in fields(Settings)}
 
 
@@ -59,7 +62,9 @@ def load_settings(
     """
     values: dict[str, Any] = {}
     origins: dict[str, str] = {}
-    layers: list[tuple[str, Mapping[str, Any]]] = [(str(config_file), _read(config_file))]
+    layers: list[tuple[str, Mapping[str, Any]]] = [
+        (str(config_file), layer) for layer in _read(config_file)
+    ]
     if environment.get("DS4_MODEL"):
         layers.append(("DS4_MODEL", {"model": environment["DS4_MODEL"]}))
     layers.append(("command line", {k: v for k, v in flags.items() if v not in (None, (), [])}))
@@ -71,19 +76,34 @@ def load_settings(
     return Settings(**values), origins
 
 
-def _read(path: Path) -> Mapping[str, Any]:
+def _read(path: Path) -> list[Mapping[str, Any]]:
+    """The settings of the file, and those that its table [permissions] adds."""
     import tomllib  # only a run needs it, not --help
 
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        settings = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        return {}
+        return []
     except NotADirectoryError:
-        return {}
+        return []
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror or error}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} is not valid TOML: {error}") from error
+    return [settings, _permissions(path, settings.pop("permissions", {}))]
+
+
+def _permissions(path: Path, table: Any) -> Mapping[str, Any]:
+    """[permissions] allow, ask and deny, under the names of the settings they add to."""
+    if not isinstance(table, dict):
+        raise UsageError(f"{path}: [permissions] must be a table with allow, ask, deny")
+    for name, value in table.items():
+        if name not in _PERMISSIONS:
+            known = ", ".join(_PERMISSIONS)
+            raise UsageError(f"{path}: [permissions] has no `{name}`; there are {known}")
+        if not isinstance(value, list) or not all(isinstance(rule, str) for rule in value):
+            raise UsageError(f"{path}: [permissions] {name} must be a list of texts")
+    return {_PERMISSIONS[name]: value for name, value in table.items()}
 
 
 def _checked(place: str, name: str, value: Any) -> Any:

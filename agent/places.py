@@ -17,7 +17,7 @@ APP = "ds4-agent"
 class Places:
     """Absolute directories; none of them needs to exist."""
 
-    config: Path  # config.toml
+    config: Path  # config.toml, AGENTS.md
     data: Path  # sessions/
     cache: Path  # may be deleted at any time
     state: Path
@@ -25,6 +25,10 @@ class Places:
     @property
     def config_file(self) -> Path:
         return self.config / "config.toml"
+
+    @property
+    def memory_file(self) -> Path:
+        return self.config / "AGENTS.md"
 
     @property
     def sessions(self) -> Path:

@@ -1,8 +1,8 @@
 """Permission rules: `Tool` or `Tool(pattern)`, as in `--allowed-tools "bash(git log:*)"`.
 
 In: rule texts, then calls. Out: whether a rule speaks of a call. A rule never says yes by accident:
-a command line of several parts, or with anything the shell expands, matches no allowing pattern,
-and matches a denying one as soon as any of its parts does.
+a command line is allowed when it is plain (`shell_syntax.py`) and each of its parts is allowed, and
+it is refused or asked about as soon as any command that may run in it matches.
 """
 
 from __future__ import annotations
@@ -15,14 +15,11 @@ from functools import cache
 from typing import Any
 
 from ds4_agent.agent.errors import UsageError
+from ds4_agent.agent.shell_syntax import NotPlain, Possible, plain_commands, possible_commands
 
 __all__ = ["Rule", "allowed_by", "denied_by", "parse_rules", "subject"]
 
 _RULE = re.compile(r"\s*([\w*?-]+)\s*(?:\((.*)\))?\s*", re.DOTALL)
-# What makes a command line more than one plain command. Quotes are plain to the shell only where
-# nothing inside them is expanded, and `#`, `~`, `{`, `[` change what the words are: all of it asks.
-_NOT_PLAIN = re.compile(r"[^\w\s./:=@%+,'\"-]")
-_PART = re.compile(r"&&|\|\||[;|&\n()`{}]|\$\(")
 # The argument a pattern is compared with, by tool; for others their first argument.
 _SUBJECT = {"bash": "command", "git": "action"}
 
@@ -54,17 +51,29 @@ def parse_rules(texts: Iterable[str], known: Sequence[str]) -> tuple[Rule, ...]:
 
 
 def allowed_by(rules: Iterable[Rule], tool: str, arguments: Mapping[str, Any]) -> Rule | None:
-    """The first rule that allows the whole call."""
-    for rule in rules:
-        if fnmatchcase(tool, rule.tool) and _allows(rule, tool, arguments):
-            return rule
-    return None
+    """The rule that allows the call; of a command line with several parts that of the first."""
+    own = [rule for rule in rules if fnmatchcase(tool, rule.tool)]
+    text = subject(tool, arguments)
+    for rule in own:
+        if rule.pattern is None or (tool == "bash" and rule.pattern == text):
+            return rule  # word for word as the user wrote it, whatever it is
+    if not own or tool != "bash":
+        return next((rule for rule in own if _matches(rule, text, tool)), None)
+    command = plain_commands(text)
+    if isinstance(command, NotPlain):
+        return None
+    found = [next((r for r in own if _matches(r, part, tool)), None) for part in command.parts]
+    return found[0] if all(found) else None
 
 
 def denied_by(rules: Iterable[Rule], tool: str, arguments: Mapping[str, Any]) -> Rule | None:
-    """The first rule that speaks of the call or of any part of its command line."""
-    for rule in rules:
-        if fnmatchcase(tool, rule.tool) and _denies(rule, tool, arguments):
+    """The first rule, refusing or asking, that speaks of the call or of any part of its command."""
+    own = [rule for rule in rules if fnmatchcase(tool, rule.tool)]
+    text = subject(tool, arguments)
+    is_parsed = tool == "bash" and any(rule.pattern is not None for rule in own)
+    heard = tuple(dict.fromkeys(possible_commands(text))) if is_parsed else (Possible(text),)
+    for rule in own:
+        if rule.pattern is None or any(_may_match(rule, part, tool) for part in heard):
             return rule
     return None
 
@@ -74,33 +83,31 @@ def subject(tool: str, arguments: Mapping[str, Any]) -> str:
     name = _SUBJECT.get(tool) or ("path" if "path" in arguments else next(iter(arguments), ""))
     value = arguments.get(name, "")
     text = value if isinstance(value, str) else str(value)
-    return text.strip() if tool in _SUBJECT else _normal_path(text)
+    # Only what bash skips as well: another blank in front makes another command.
+    return text.strip(" \t\n") if tool in _SUBJECT else _normal_path(text)
 
 
-def _allows(rule: Rule, tool: str, arguments: Mapping[str, Any]) -> bool:
-    if rule.pattern is None:
-        return True
-    text = subject(tool, arguments)
-    if tool == "bash" and (_NOT_PLAIN.search(text) or "\n" in text):
-        return text == rule.pattern  # word for word as the user wrote it
-    return _matches(rule.pattern, text, tool)
-
-
-def _denies(rule: Rule, tool: str, arguments: Mapping[str, Any]) -> bool:
-    if rule.pattern is None:
-        return True
-    text = subject(tool, arguments)
-    parts = [text, *_PART.split(text)] if tool == "bash" else [text]
-    return any(_matches(rule.pattern, part.strip(), tool) for part in parts)
-
-
-def _matches(pattern: str, text: str, tool: str) -> bool:
+def _matches(rule: Rule, text: str, tool: str) -> bool:
+    pattern = rule.pattern or ""
     if pattern.endswith(":*"):  # a command and any arguments, as Claude Code writes it
         prefix = pattern[:-2].rstrip()
         return text == prefix or text.startswith(prefix + " ")
     if tool in _SUBJECT:
         return fnmatchcase(text, pattern)
     return _glob(_normal_path(pattern)).fullmatch(text) is not None
+
+
+def _may_match(rule: Rule, heard: Possible, tool: str) -> bool:
+    """Whether the pattern speaks of it, or of anything that it may turn out to be."""
+    text, pattern = heard.text, rule.pattern or ""
+    if _matches(rule, text, tool):
+        return True
+    if not heard.is_open:
+        return False
+    if pattern.endswith(":*"):
+        return pattern[:-2].rstrip().startswith(text)
+    # Some beginning of the pattern is all of what is known.
+    return any(fnmatchcase(text, pattern[:end]) for end in range(len(pattern) + 1))
 
 
 @cache

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from ds4_agent.agent.errors import UsageError
 from ds4_agent.agent.prompt.facts import Facts
 from ds4_agent.engine.dsml.encode import reminder_segments, system_segments
-from ds4_agent.engine.dsml.segments import Segment
+from ds4_agent.engine.dsml.segments import Segment, data
 
 PROFILES = ("lean", "nano")
 
@@ -36,15 +36,17 @@ def render_prompt(
     *,
     effort: str | None = None,
     append: str = "",
+    memory: str = "",
 ) -> list[Segment]:
-    """The session's prompt: BOS, system text with the tools, reminder with the facts.
+    """The session's prompt: BOS, system text with the tools, reminder with notes and facts.
 
     `effort` is the reasoning effort whose prefix goes before the system text (None: none);
-    `append` is the user's own addition to the system text. Raises UnknownProfileError.
+    `append` is the user's own addition to the system text; `memory` is the project's notes, which
+    a profile for which `has_memory` is false leaves out. Raises UnknownProfileError.
     """
     return [
         segment
-        for _, section in sections(profile, tools, facts, effort, append)
+        for _, section in sections(profile, tools, facts, effort, append, memory)
         for segment in section
     ]
 
@@ -55,15 +57,21 @@ def sections(
     facts: Facts,
     effort: str | None = None,
     append: str = "",
+    memory: str = "",
 ) -> list[tuple[str, list[Segment]]]:
     """`render_prompt` as named parts, in order (`config prompt` shows what each costs)."""
     if profile == "nano":
         return _nano(tools, facts, append)
     if profile == "lean":
-        return _lean(tools, facts, effort, append)
+        return _lean(tools, facts, effort, append, memory)
     if profile == "handbook":
         raise UnknownProfileError("the prompt profile `handbook` is not available yet; use lean")
     raise UnknownProfileError(f"no prompt profile `{profile}`; there are {', '.join(PROFILES)}")
+
+
+def has_memory(profile: str) -> bool:
+    """Whether the profile holds the project's notes. The small model was trained without any."""
+    return profile != "nano"
 
 
 def profile_text(profile: str) -> str:
@@ -84,7 +92,11 @@ def _nano(
 
 
 def _lean(
-    tools: Sequence[ToolDescription], facts: Facts, effort: str | None, append: str
+    tools: Sequence[ToolDescription],
+    facts: Facts,
+    effort: str | None,
+    append: str,
+    memory: str,
 ) -> list[tuple[str, list[Segment]]]:
     text = profile_text("lean").rstrip("\n") + (f"\n\n{append}" if append else "")
     known = [
@@ -96,8 +108,13 @@ def _lean(
     reminder = "\n".join(f"{name}: {value}" for name, value in known if value)
     whole = system_segments(text, [tool.schema() for tool in tools], effort=effort)
     words = len(system_segments(text, [], effort=effort))
+    parts = [("system", whole[:words]), ("tools", whole[words:])]
+    if not memory:
+        return [*parts, ("facts", reminder_segments(reminder))]
+    # Late, so that all repositories share the tokens before it; ahead of the facts, which change
+    # daily. Both are the one reminder, as the format has it.
     return [
-        ("system", whole[:words]),
-        ("tools", whole[words:]),
-        ("facts", reminder_segments(reminder)),
+        *parts,
+        ("memory", reminder_segments(f"{memory}\n\n")),
+        ("facts", [data(reminder)]),
     ]

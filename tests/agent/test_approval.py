@@ -59,6 +59,47 @@ def test_a_refusing_rule_wins_over_everything() -> None:
     assert not is_allowed(approvals, "bash", "execute", command="echo `rm -rf /`")
 
 
+def test_a_rule_that_asks_wins_over_one_that_allows_and_over_the_mode() -> None:
+    ruled: Any = {"allow": rules("bash(git:*)"), "ask": rules("bash(git push:*)")}
+    for mode in ("ask", "auto", "accept-edits"):
+        person = Person([ev.Decision("deny"), ev.Decision("allow")])
+        approvals = Approvals(mode, approver=person, **ruled)
+        assert is_allowed(approvals, "bash", "execute", command="git log")
+        assert not is_allowed(approvals, "bash", "execute", command="git log; sudo git push")
+        assert is_allowed(approvals, "bash", "execute", command="git push")
+        assert len(person.asked) == 2
+        assert not is_allowed(Approvals(mode, **ruled), "bash", "execute", command="git push")
+    assert not is_allowed(Approvals("deny", **ruled), "bash", "execute", command="git push")
+
+
+def test_a_refusing_rule_wins_over_one_that_asks_and_yolo_over_the_question() -> None:
+    asking = rules("bash(git:*)")
+    person = Person([])
+    approvals = Approvals("ask", ask=asking, deny=rules("bash(git push)"), approver=person)
+    assert not is_allowed(approvals, "bash", "execute", command="git push")
+    assert is_allowed(Approvals("ask", ask=asking, yolo=True), "bash", "execute", command="git x")
+    assert person.asked == []
+
+
+def test_what_a_rule_asks_about_is_allowed_for_the_session_one_by_one() -> None:
+    person = Person([ev.Decision("allow-session"), ev.Decision("deny")])
+    approvals = Approvals("accept-edits", ask=rules("edit(secret/**)"), approver=person)
+    assert is_allowed(approvals, "edit", "edit", path="secret/a")
+    assert is_allowed(approvals, "edit", "edit", path="secret/./a")
+    assert not is_allowed(approvals, "edit", "edit", path="secret/b")
+    assert is_allowed(approvals, "edit", "edit", path="open/c")
+
+
+def test_what_does_not_parse_is_not_allowed_by_rule_and_still_refused_by_rule() -> None:
+    broken = "git log 'x; rm y"
+    assert not is_allowed(Approvals("deny", allow=rules("bash(git:*)")), *BASH, command=broken)
+    assert not is_allowed(Approvals("auto", deny=rules("bash(rm:*)")), *BASH, command=broken)
+    assert is_allowed(Approvals("auto", deny=rules("bash(mv:*)")), *BASH, command=broken)
+
+
+BASH: Any = ("bash", "execute")
+
+
 def test_a_plan_stays_a_plan_whatever_the_rules_allow() -> None:
     assert not is_allowed(Approvals("plan", allow=rules("edit")), "edit", "edit", path="a")
 
@@ -240,6 +281,27 @@ def test_ask_refuses_without_anybody_to_ask_unless_a_rule_allows(
     allowed = [play.call("write", **WRITE), play.say("yes", expect="Created")]
     assert ds4(allowed, *ask, "--allowed-tools", "write(*.txt)").out == "yes\n"
     assert (repo / "a.txt").exists()
+
+
+def test_the_rules_of_the_configuration_hold(
+    ds4: Callable[..., SimpleNamespace], play: SimpleNamespace, home: Path
+) -> None:
+    (home / "config").mkdir(parents=True)
+    (home / "config/config.toml").write_text(
+        "[permissions]\n"
+        'allow = ["bash(echo:*)"]\n'
+        'ask = ["bash(echo ask:*)"]\n'
+        'deny = ["bash(echo no:*)", "bash(ls)"]\n'
+    )
+    steps = [
+        play.call("bash", command="echo yes && echo 3"),
+        play.call("bash", command="echo yes > file") | {"expect": "yes\n3"},
+        play.call("bash", command="echo ask") | {"expect": "nobody to ask"},
+        play.call("bash", command="echo yes; echo no") | {"expect": "asks first"},
+        play.say("done", expect=r"the rule bash\(echo no:\*\) forbids it"),
+    ]
+    done = ds4(steps, "-p", "go", "--permission-mode", "ask")
+    assert (done.code, done.out) == (0, "done\n"), done.err
 
 
 def test_headless_changes_files_in_a_repository_and_says_so_once(

@@ -36,6 +36,19 @@ def test_rules_of_both_places_are_kept(config: Path) -> None:
     assert settings.disallowed_tools == ("bash", "write")
 
 
+def test_the_table_of_permissions_adds_to_the_rules_of_the_flags(config: Path) -> None:
+    config.write_text(
+        'allowed_tools = "read"\n[permissions]\n'
+        'allow = ["edit", "bash(make test)"]\nask = ["bash(git push:*)"]\ndeny = ["bash(rm:*)"]\n'
+    )
+    flags = {"allowed_tools": ["write"], "disallowed_tools": None}
+    settings, origins = load_settings(flags, {}, config)
+    assert settings.allowed_tools == ("read", "edit", "bash(make test)", "write")
+    assert settings.asked_tools == ("bash(git push:*)",)
+    assert settings.disallowed_tools == ("bash(rm:*)",)
+    assert origins["asked_tools"] == str(config)
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -49,6 +62,9 @@ def test_rules_of_both_places_are_kept(config: Path) -> None:
         ("think = 'hard'", "think is one of off, low, high, max"),
         ("allowed_tools = [1]", "allowed_tools must be a list of texts"),
         ("model = ", "not valid TOML"),
+        ("permissions = 3", "[permissions] must be a table"),
+        ("[permissions]\nalow = []", "[permissions] has no `alow`; there are allow, ask, deny"),
+        ("[permissions]\nask = 'edit'", "[permissions] ask must be a list of texts"),
     ],
 )
 def test_a_wrong_setting_names_its_file_and_key(config: Path, text: str, words: str) -> None:
