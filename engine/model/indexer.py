@@ -3,6 +3,8 @@ queries, head weights and the index rows. Out: the `index_topk` best visible row
 numbers or as a mask. It holds one tile of scores at a time, never [queries, heads, rows].
 """
 
+from collections.abc import Iterator, Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -35,12 +37,11 @@ def chosen_rows(
     `visible[i]` rows. There are at least `top_k` rows in all.
     """
     xp, best, first = library(q), None, 0
-    for block in rows.blocks():
-        for start, stop in spans(block.shape[0], TILE_ROWS):
-            keys = _keys(q, weights, block[start:stop], first + start, visible)
-            best = keys if best is None else xp.concatenate([best, keys], axis=1)
-            best = _largest(best, top_k)
-        first += block.shape[0]
+    for blocks in _tiles(rows):
+        keys = _keys(_scores(q, weights, blocks), first, visible)
+        best = keys if best is None else xp.concatenate([best, keys], axis=1)
+        best = _largest(best, top_k)
+        first += sum(block.shape[0] for block in blocks)
     assert best is not None, "the indexer was asked to choose among no rows"
     valid = best >= LEAST_VALID
     numbers = xp.where(valid, ROW_MASK - (best & ROW_MASK), 0).astype(xp.int32)
@@ -51,13 +52,24 @@ def chosen_mask(
     q: Array, weights: Array, rows: Rows, visible: NDArray[np.int64], top_k: int
 ) -> Array:
     """The same choice as a mask [queries, rows.length] fp32 of 1 and 0, for few rows."""
-    xp, keys, first = library(q), [], 0
+    keys = _keys(_scores(q, weights, rows.blocks()), 0, visible)
+    least = library(q).min(_largest(keys, top_k), axis=1, keepdims=True)
+    return (keys >= library(q).maximum(least, LEAST_VALID)).astype(library(q).float32)
+
+
+def _tiles(rows: Rows) -> Iterator[list[Array]]:
+    """The blocks of rows, cut and gathered into lists of at most TILE_ROWS rows."""
+    held: list[Array] = []
+    count = 0
     for block in rows.blocks():
-        keys.append(_keys(q, weights, block, first, visible))
-        first += block.shape[0]
-    joined = keys[0] if len(keys) == 1 else xp.concatenate(keys, axis=1)
-    least = xp.min(_largest(joined, top_k), axis=1, keepdims=True)
-    return (joined >= xp.maximum(least, LEAST_VALID)).astype(xp.float32)
+        for start, stop in spans(block.shape[0], TILE_ROWS):
+            if count + stop - start > TILE_ROWS:
+                yield held
+                held, count = [], 0
+            held.append(block[start:stop])
+            count += stop - start
+    if held:
+        yield held
 
 
 def visibility(visible: NDArray[np.int64], first: int, count: int) -> NDArray[np.bool_]:
@@ -73,24 +85,25 @@ def _largest(keys: Array, top_k: int) -> Array:
     return library(keys).partition(keys, count - top_k, axis=1)[:, count - top_k :]
 
 
-def _keys(q: Array, weights: Array, block: Array, first: int, visible: NDArray[np.int64]) -> Array:
-    """Sort keys [queries, rows of block] int64; see above."""
-    xp, count = library(q), block.shape[0]
-    scores = _scores(q, weights, fp32(like(q, block)))
+def _keys(scores: Array, first: int, visible: NDArray[np.int64]) -> Array:
+    """Sort keys [queries, rows] int64 of the rows from `first` on; see above."""
+    xp, count = library(scores), scores.shape[1]
     if first + count > visible.min():
         unseen = np.where(visibility(visible, first, count), 0, -np.inf).astype(np.float32)
-        scores = scores + like(q, unseen)
+        scores = scores + like(scores, unseen)
     bits = (scores + 0.0).view(xp.int32)  # + 0.0: minus zero must not sort below zero
     ordered = (bits ^ ((bits >> 31) & 0x7FFFFFFF)).astype(xp.int64)
     numbers = ROW_MASK - np.arange(first, first + count, dtype=np.int64)
-    return (ordered << 32) | like(q, numbers)
+    return (ordered << 32) | like(scores, numbers)
 
 
-def _scores(q: Array, weights: Array, block: Array) -> Array:
-    """sum over heads of weight * relu(q . row): [queries, rows of block] fp32."""
+def _scores(q: Array, weights: Array, blocks: Sequence[Array]) -> Array:
+    """sum over heads of weight * relu(q . row): [queries, rows of all blocks] fp32."""
     xp, (queries, heads, dim) = library(q), q.shape
     step = max(index_budget() // (heads * min(queries, SCORED_QUERIES)), 1)
-    rows = [block[start:stop].T for start, stop in spans(block.shape[0], step)]
+    rows = [
+        fp32(block[start:stop]).T for block in blocks for start, stop in spans(block.shape[0], step)
+    ]
     weights, lines = weights[:, None], []
     for a, b in spans(queries, SCORED_QUERIES):
         flat, own = q[a:b].reshape(-1, dim), weights[a:b]
