@@ -17,14 +17,22 @@ APP = "ds4-agent"
 class Places:
     """Absolute directories; none of them needs to exist."""
 
-    config: Path  # config.toml
+    config: Path  # config.toml, tools/
     data: Path  # sessions/
     cache: Path  # may be deleted at any time
-    state: Path
+    state: Path  # trusted.json
 
     @property
     def config_file(self) -> Path:
         return self.config / "config.toml"
+
+    @property
+    def tools(self) -> Path:
+        return self.config / "tools"
+
+    @property
+    def trusted_file(self) -> Path:
+        return self.state / "trusted.json"
 
     @property
     def sessions(self) -> Path:
