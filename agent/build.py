@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ds4_agent.agent.prompt.facts import Facts
     from ds4_agent.agent.prompt.memory import Memory
     from ds4_agent.agent.steps import Model
+    from ds4_agent.agent.toolbox import Toolbox
     from ds4_agent.agent.transcript import Trace
     from ds4_agent.engine.api import Engine, Sampling
     from ds4_agent.engine.dsml.segments import Segment
@@ -60,6 +61,7 @@ class RunOptions:
     add_dirs: tuple[Path, ...] = ()
     is_headless: bool = False  # nobody to ask, unless there is an approver
     yolo: bool = False
+    trusts: bool = False  # --trust: what this repository brings may run, from now on
     keeps_log: bool = True
     uses_grammar: bool = True
     approvals_log: Path | None = None
@@ -79,23 +81,25 @@ def build_agent(
     is used instead of opening the model, and stays open. Raises UsageError and EngineError with
     everything closed again.
     """
+    from ds4_agent.agent.toolbox import gather_toolbox
     from ds4_agent.engine.open import open_engine
     from ds4_agent.tools.process import Processes
-    from ds4_agent.tools.registry import builtin_tools
 
     settings = options.settings
-    tools = builtin_tools()
     with ExitStack() as stack:
         records = _Records(options)
         stack.callback(records.close)
-        approvals = _approvals(options, tools, records.approvals)
+        processes = stack.enter_context(Processes())
+        toolbox = gather_toolbox(
+            options.directory, options.places, processes, trusts=options.trusts
+        )
+        approvals = _approvals(options, toolbox.tools, records.approvals)
         if engine is None:
             engine = open_engine(settings.model, context_length=settings.ctx, on_load=on_load)
             stack.callback(engine.close)
-        processes = stack.enter_context(Processes())
         cancel = threading.Event()
         _choose_approver(approvals, options, processes, cancel, records.session_id, approver)
-        parts = _Parts(options, engine, tools, approvals, processes, cancel, records)
+        parts = _Parts(options, engine, toolbox, approvals, processes, cancel, records)
         return _assemble(parts, stack)
 
 
@@ -103,11 +107,15 @@ def build_agent(
 class _Parts:
     options: RunOptions
     engine: Engine
-    tools: tuple[Tool, ...]
+    toolbox: Toolbox
     approvals: Approvals
     processes: Processes
     cancel: threading.Event
     records: _Records
+
+    @property
+    def tools(self) -> tuple[Tool, ...]:
+        return self.toolbox.tools
 
 
 class _Records:
@@ -166,7 +174,11 @@ def _assemble(parts: _Parts, stack: ExitStack) -> Agent:
         prefix=session_prefix(options, engine, parts.tools, memory),
         limits=Limits(settings.max_turns, settings.max_tokens, settings.time_limit),
         new_context=engine.new_context,
-        notices=[*_notices(options, parts.approvals.mode), *memory.notices],
+        notices=[
+            *_notices(options, parts.approvals.mode),
+            *memory.notices,
+            *parts.toolbox.notices,
+        ],
         on_close=stack.pop_all().close,  # last: until here a failure closes everything
     )
 

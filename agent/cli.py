@@ -26,7 +26,7 @@ DESCRIPTION = "A coding agent in the terminal, its language model in the same pr
 EPILOG = """\
 other commands:
   ds4-agent doctor                      what the engine runs on, what is installed, where things are
-  ds4-agent tools list [--json]         the tools the model has
+  ds4-agent tools list|new|check|run    the tools the model has, and tools of your own
   ds4-agent config show|path|prompt     settings and where they come from; the prompt, in tokens
   ds4-agent model list|info [--json]    models that can be named
 
@@ -87,6 +87,7 @@ def options_from(chosen: argparse.Namespace, *, is_headless: bool) -> RunOptions
         add_dirs=tuple(existing_directory(path) for path in getattr(chosen, "add_dir", None) or ()),
         is_headless=is_headless,
         yolo=getattr(chosen, "yolo", False),
+        trusts=getattr(chosen, "trust", False),
         keeps_log=not getattr(chosen, "no_session", False),
         uses_grammar=not getattr(chosen, "no_grammar", False),
         approvals_log=getattr(chosen, "approvals_log", None),
@@ -194,6 +195,8 @@ def _add_permission_options(parser: argparse.ArgumentParser) -> None:
         help="refuse these, whatever else allows them")  # fmt: skip
     add("--approver", metavar="CMD", help="ask CMD: JSON on stdin, answers allow, allow-session, "
         "or deny [reason]")  # fmt: skip
+    add("--trust", action="store_true",
+        help="from now on load what this repository brings that can run (.ds4/tools)")  # fmt: skip
     add("--add-dir", action="append", type=Path, metavar="DIR", help="work in DIR as well")
 
 

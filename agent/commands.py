@@ -1,4 +1,4 @@
-"""The commands beside a run: `doctor`, `tools`, `config`, `model`.
+"""The commands beside a run: `doctor`, `config`, `model`, and `tools` (in `tool_commands`).
 
 In: their arguments. Out: a few lines on stdout, or JSON with `--json`; the exit code. Each imports
 what it needs; none of them loads weights or changes anything.
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from ds4_agent.agent.cli import Parser, add_common, options_from
 from ds4_agent.agent.display import visible
 from ds4_agent.agent.errors import UsageError
+from ds4_agent.agent.output import warn
 
 if TYPE_CHECKING:
     from ds4_agent.engine.dsml.tokenizer import Tokenizer
@@ -31,9 +32,12 @@ SCRIPTED = "scripted:"
 
 def run_command(name: str, arguments: Sequence[str]) -> int:
     """Run `ds4-agent NAME …`. Raises UsageError and EngineError."""
+    if name == "tools":
+        from ds4_agent.agent.tool_commands import run_tools
+
+        return run_tools(arguments)
     actions: dict[str, dict[str, Callable[[argparse.Namespace], int]]] = {
         "doctor": {"": _doctor},
-        "tools": {"list": _tools_list},
         "config": {"show": _config_show, "path": _config_path, "prompt": _config_prompt},
         "model": {"list": _model_list, "info": _model_info},
     }
@@ -109,18 +113,6 @@ def _print_doctor(report: dict[str, Any]) -> None:
         print("ripgrep (rg) is missing: search works without it, more slowly")
 
 
-def _tools_list(chosen: argparse.Namespace) -> int:
-    from ds4_agent.tools.registry import builtin_tools
-
-    tools = builtin_tools()
-    if chosen.json:
-        _print_json([{**tool.schema(), "effect": tool.effect} for tool in tools])
-        return 0
-    for tool in tools:
-        print(f"{tool.effect:<8} {tool.signature()}\n         {tool.description}")
-    return 0
-
-
 def _config_path(chosen: argparse.Namespace) -> int:
     from ds4_agent.agent.places import find_places
 
@@ -154,17 +146,22 @@ def _config_prompt(chosen: argparse.Namespace) -> int:
     """The prompt up to the first user turn, and what each of its sections costs."""
     from ds4_agent.agent.build import gathered_facts, gathered_memory
     from ds4_agent.agent.prompt.profile import sections
+    from ds4_agent.agent.toolbox import gather_toolbox
     from ds4_agent.engine.dsml.segments import spell
-    from ds4_agent.tools.registry import builtin_tools
+    from ds4_agent.tools.process import Processes
 
     options = options_from(chosen, is_headless=True)
+    with Processes() as processes:
+        toolbox = gather_toolbox(options.directory, options.places, processes)
+    for notice in toolbox.notices:
+        warn(notice)
     model = options.settings.model or "nano"
     is_small = model == "nano" or model.startswith(SCRIPTED)
     profile = chosen.profile or options.settings.prompt_profile or ("nano" if is_small else "lean")
     memory = gathered_memory(options, profile)
     parts = sections(
         profile,
-        builtin_tools(),
+        toolbox.tools,
         gathered_facts(options),
         append=options.settings.append_system_prompt,
         memory=memory.text,

@@ -17,10 +17,10 @@ APP = "ds4-agent"
 class Places:
     """Absolute directories; none of them needs to exist."""
 
-    config: Path  # config.toml, AGENTS.md
+    config: Path  # config.toml, AGENTS.md, tools/
     data: Path  # sessions/
     cache: Path  # may be deleted at any time
-    state: Path
+    state: Path  # trusted.json
 
     @property
     def config_file(self) -> Path:
@@ -29,6 +29,14 @@ class Places:
     @property
     def memory_file(self) -> Path:
         return self.config / "AGENTS.md"
+
+    @property
+    def tools(self) -> Path:
+        return self.config / "tools"
+
+    @property
+    def trusted_file(self) -> Path:
+        return self.state / "trusted.json"
 
     @property
     def sessions(self) -> Path:

@@ -7,6 +7,7 @@ function, callable as before, with a `Tool` attached as its attribute `tool`.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import functools
 import inspect
 import json
@@ -147,7 +148,11 @@ def _run_async(awaitable: Awaitable[object], context: ToolContext) -> object:
         except BaseException as error:
             failure.append(error)
 
-    thread = threading.Thread(target=in_thread, name="ds4-async-tool", daemon=True)
+    # In the caller's context: that is how a plugin's prints are told from the agent's.
+    context_run = contextvars.copy_context().run
+    thread = threading.Thread(
+        target=context_run, args=(in_thread,), name="ds4-async-tool", daemon=True
+    )
     thread.start()
     thread.join()
     if failure:

@@ -132,7 +132,7 @@ def test_tools_list(capsys: pytest.CaptureFixture[str]) -> None:
     listed = json.loads(out)
     assert code == 0
     assert [tool["name"] for tool in listed][:3] == ["read", "write", "edit"]
-    assert set(listed[0]) == {"name", "description", "parameters", "effect"}
+    assert set(listed[0]) == {"name", "description", "parameters", "effect", "origin", "tokens"}
     assert "read(path, start_line?, max_lines?)" in answer(capsys, "tools", "list")[1]
 
 
