@@ -124,15 +124,18 @@ class _Records:
     def __init__(self, options: RunOptions) -> None:
         from ds4_agent.agent.transcript import Trace
         from ds4_agent.sessions.log import SessionLog, new_session_id
+        from ds4_agent.sessions.snapshots import Snapshots
 
         self.session_id = new_session_id(datetime.now().astimezone())
         directory = options.places.sessions / self.session_id
         self.log: SessionLog | None = SessionLog(directory) if options.keeps_log else None
+        roots = [Path(os.path.realpath(root)) for root in (options.directory, *options.add_dirs)]
+        self.snapshots = Snapshots(directory, roots) if options.keeps_log else None
         self.approvals = ApprovalsLog(options.approvals_log) if options.approvals_log else None
         self.trace: Trace | None = Trace(options.trace_tokens) if options.trace_tokens else None
 
     def close(self) -> None:
-        for record in (self.log, self.approvals, self.trace):
+        for record in (self.log, self.snapshots, self.approvals, self.trace):
             if record is not None:
                 record.close()
 
@@ -142,12 +145,14 @@ def _assemble(parts: _Parts, stack: ExitStack) -> Agent:
     from ds4_agent.agent.loop import Agent, Limits
     from ds4_agent.agent.record import Recorder
     from ds4_agent.agent.transcript import Transcript
+    from ds4_agent.agent.undo import Undo
     from ds4_agent.tools.types import ToolContext
     from ds4_agent.tools.workspace import Workspace
 
     options, engine, records = parts.options, parts.engine, parts.records
     settings = options.settings
-    workspace = Workspace(options.directory, options.add_dirs)
+    snapshots = records.snapshots
+    workspace = Workspace(options.directory, options.add_dirs, watch=snapshots)
 
     def context(cancel: threading.Event, on_output: Callable[[str], None]) -> ToolContext:
         return ToolContext(workspace, parts.processes, cancel, on_output)
@@ -155,7 +160,8 @@ def _assemble(parts: _Parts, stack: ExitStack) -> Agent:
     def jobs_run() -> bool:
         return any(job.ended is None for job in parts.processes.jobs.values())
 
-    others = [record for record in (records.approvals, records.trace) if record is not None]
+    kept = (snapshots, records.approvals, records.trace)
+    others = [record for record in kept if record is not None]
     identity = _identity(parts)
     profile = settings.prompt_profile or engine.default_profile
     memory = gathered_memory(options, profile)
@@ -169,11 +175,19 @@ def _assemble(parts: _Parts, stack: ExitStack) -> Agent:
             records.log,
             records.trace,
         ),
-        CallRunner(parts.tools, context, parts.approvals, parts.cancel, jobs_run),
+        CallRunner(
+            parts.tools,
+            context,
+            parts.approvals,
+            parts.cancel,
+            jobs_run,
+            on_command=snapshots.command_ran if snapshots else lambda: None,
+        ),
         Recorder(records.log, others, time.time, header=_header(identity, engine)),
         prefix=session_prefix(options, engine, parts.tools, memory),
         limits=Limits(settings.max_turns, settings.max_tokens, settings.time_limit),
         new_context=engine.new_context,
+        undo=Undo(snapshots, workspace) if snapshots else None,
         notices=[
             *_notices(options, parts.approvals.mode),
             *memory.notices,

@@ -52,9 +52,12 @@ class CallRunner:
         approvals: Approvals,
         cancel: threading.Event,
         jobs_run: Callable[[], bool] = lambda: False,
+        on_command: Callable[[], None] = lambda: None,
     ) -> None:
         """`context(cancel, on_output)` makes what a tool runs in; `jobs_run()` says whether a
-        background job may be changing things meanwhile."""
+        background job may be changing things meanwhile; `on_command()` is told before a call runs
+        that may change more than files."""
+        self._on_command = on_command
         self._jobs_run = jobs_run
         self._tools = {tool.name: tool for tool in tools}
         self._context = context
@@ -101,6 +104,8 @@ class CallRunner:
             return _not_run(call, _refusal(decided)), effect
         if self.cancel.is_set():
             return _not_run(call, INTERRUPTED), effect
+        if effect == "execute":
+            self._on_command()
         return (yield from self._run(call)), effect
 
     def _run(self, call: CallReady) -> Generator[ToolOutput, None, CallFinished]:

@@ -116,6 +116,8 @@ def _dispatch(arguments: Sequence[str]) -> int:
 
         print(f"ds4-agent {__version__}")
         return 0
+    if chosen.undo:
+        return _undo(chosen)
     if chosen.print is None:
         return _interactive(chosen)
     return _headless(chosen)
@@ -128,6 +130,14 @@ def _headless(chosen: argparse.Namespace) -> int:
     options = options_from(chosen, is_headless=True)
     file = chosen.output
     return run_headless(HeadlessRequest(options, words, chosen.output_format, file, chosen.verbose))
+
+
+def _undo(chosen: argparse.Namespace) -> int:
+    from ds4_agent.agent.undo import run_undo
+
+    if chosen.print is not None or chosen.prompt:
+        raise UsageError("--undo takes no prompt: it takes back files and ends")
+    return run_undo(options_from(chosen, is_headless=True))
 
 
 def _interactive(chosen: argparse.Namespace) -> int:
@@ -159,6 +169,8 @@ def _run_parser() -> Parser:
     add("prompt", nargs="*", metavar="PROMPT", help="sent first; @file adds a file's text")
     add("-p", "--print", nargs="?", const="", metavar="PROMPT",
         help="no screen: one prompt (here or on stdin), the answer on stdout, exit")  # fmt: skip
+    add("--undo", action="store_true", help="take back what the last turn of the latest session "
+        "here did to files, and exit")  # fmt: skip
     add("--plain", action="store_true", help="a line prompt instead of the screen")
     add("--version", "-V", action="store_true", help="print the version and exit")
     add_common(parser)

@@ -17,15 +17,23 @@ from typing import TYPE_CHECKING
 from ds4_agent.agent import events as ev
 from ds4_agent.agent.calls import CallRunner, interrupted
 from ds4_agent.agent.compaction import compaction_room, continued, summarise
+from ds4_agent.agent.errors import UsageError
 from ds4_agent.agent.steps import LENGTH_ERROR, Model, Step, Tail, run_step
 from ds4_agent.agent.transcript import Transcript
-from ds4_agent.engine.dsml.encode import assistant_header, tool_result_segments, user_segments
+from ds4_agent.agent.undo import NOT_SAVED
+from ds4_agent.engine.dsml.encode import (
+    assistant_header,
+    reminder_segments,
+    tool_result_segments,
+    user_segments,
+)
 from ds4_agent.engine.dsml.segments import Segment, data, template
 from ds4_agent.engine.errors import Cancelled, ContextFullError, EngineError
 
 if TYPE_CHECKING:
     from ds4_agent.agent.approval import Mode
     from ds4_agent.agent.record import Recorder
+    from ds4_agent.agent.undo import TurnUndone, Undo
     from ds4_agent.engine.api import Context
 
 __all__ = ["Agent", "Identity", "Limits"]
@@ -98,18 +106,21 @@ class Agent:
         prefix: Sequence[Segment],
         limits: Limits,
         new_context: Callable[[], Context],
+        undo: Undo | None = None,
         notices: Sequence[str] = (),
         on_close: Callable[[], None] = lambda: None,
     ) -> None:
         """`prefix` is the session's prompt up to the first user turn; `new_context` gives an empty
-        context of the same engine; `notices` are told at the start of the first run; `on_close`
-        frees what the session holds."""
+        context of the same engine; `undo` None: nothing is saved for one; `notices` are told at the
+        start of the first run; `on_close` frees what the session holds."""
         self.identity = identity
         self.limits = limits
         self._model = model
         self._transcript = transcript
         self._runner = runner
         self._recorder = recorder
+        self._undo = undo
+        self._reminders: list[str] = []  # what the model is told before its next user turn
         self._notices = tuple(notices)
         self._on_close = on_close
         self._cancel = runner.cancel
@@ -162,6 +173,19 @@ class Agent:
         self._room = 0
         return True
 
+    def undo(self) -> TurnUndone:
+        """Take back what the last turn did to files; the model is told with the next prompt.
+
+        Only while no run is under way. Raises UsageError when there is nothing to undo.
+        """
+        if self._undo is None:
+            raise UsageError(NOT_SAVED)
+        undone = self._undo.last_turn()
+        self._recorder.undone(undone)
+        if undone.reminder():
+            self._reminders.append(undone.reminder())
+        return undone
+
     def run(self, prompt: str) -> Iterator[ev.Event]:
         """Carry out one prompt. Always ends with TurnEnded, unless it raises.
 
@@ -181,6 +205,8 @@ class Agent:
         self._cancel.clear()
         self._stop = "interrupted"
         self._runner.new_turn()
+        if self._undo is not None:
+            self._undo.snapshots.new_turn()
         turn = _Turn()
         began = time.monotonic()
         who = self.identity
@@ -200,6 +226,7 @@ class Agent:
         speech = user_segments(prompt)
         if self._tail.results:  # calls still waiting for their answer share the user's turn
             speech = [*tool_result_segments(self._tail.results), template("\n\n"), data(prompt)]
+        speech = [*self._reminder(), *speech]
         while True:
             segments = [*self._tail.closing, *speech, *assistant_header(self._model.thinking)]
             encoded = self._transcript.encode(segments)
@@ -246,7 +273,12 @@ class Agent:
         self._branches.append(_Branch(left, self._tail))
         self._tail = Tail(closing=self._prefix)
         yield ev.Compacted(summary, before)
-        return continued(summary, prompt, results, is_under_way=turn.steps > 0)
+        goes_on = continued(summary, prompt, results, is_under_way=turn.steps > 0)
+        return [*self._reminder(), *goes_on]
+
+    def _reminder(self) -> list[Segment]:
+        """What the model has not been told yet and must know before the user speaks."""
+        return reminder_segments("\n".join(self._reminders)) if self._reminders else []
 
     def _step(
         self, turn: _Turn, encoded: Sequence[tuple[int, str]]
@@ -274,6 +306,7 @@ class Agent:
         finally:
             if self._transcript.length > before:  # else what was owed still is
                 self._tail = step.tail
+                self._reminders = []
             turn.text = step.text
             turn.usage += step.usage
         yield from self._close(step)

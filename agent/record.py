@@ -7,12 +7,14 @@ that cannot be written never stops the work.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ds4_agent.agent import events as ev
 from ds4_agent.agent.lines import Lines
 
 if TYPE_CHECKING:
+    from ds4_agent.agent.undo import TurnUndone
     from ds4_agent.sessions.log import SessionLog
 
 __all__ = ["Record", "Recorder"]
@@ -59,6 +61,10 @@ class Recorder:
     def failed(self, message: str) -> None:
         """Log that an error ended the run."""
         self._write({"type": "error", "text": message})
+
+    def undone(self, turn: TurnUndone) -> None:
+        """Log what an undo did to each file."""
+        self._write({"type": "undo", "files": [asdict(file) for file in turn.files]})
 
     def new_failures(self) -> list[str]:
         """One line for each record that broke off since the last call."""

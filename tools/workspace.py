@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from ds4_agent.tools.types import ToolError
 
@@ -54,10 +55,27 @@ class FileBytes:
     status: os.stat_result
 
 
+class Watch(Protocol):
+    """Told of each change of a file, in the thread that makes it. None is no file."""
+
+    def before_write(
+        self, path: Path, old: bytes | None, mode: int | None, new: bytes | None
+    ) -> None:
+        """`path`, free of symlinks, is about to hold `new`. What this raises prevents it."""
+        ...
+
+    def after_write(self, path: Path) -> None:
+        """It does now. Not called where the change failed."""
+        ...
+
+
 class Workspace:
     """Roots, and the memory of what the agent has seen of each file (the hash of its bytes)."""
 
-    def __init__(self, root: Path, extra_roots: Sequence[Path] = ()) -> None:
+    def __init__(
+        self, root: Path, extra_roots: Sequence[Path] = (), watch: Watch | None = None
+    ) -> None:
+        self._watch = watch
         self.root = Path(os.path.realpath(root))
         self.roots = (self.root, *(Path(os.path.realpath(extra)) for extra in extra_roots))
         self._seen: dict[Path, bytes] = {}
@@ -77,6 +95,11 @@ class Workspace:
         """The agent has seen `place` with exactly these bytes."""
         with self._lock:
             self._seen[place.real] = hashlib.sha256(data).digest()
+
+    def forget(self, place: Place) -> None:
+        """The agent has not seen `place` as it is now."""
+        with self._lock:
+            self._seen.pop(place.real, None)
 
     def was_seen(self, place: Place) -> bool:
         """Whether the agent has read or written this file in this session."""
@@ -99,12 +122,54 @@ class Workspace:
         longer that. Mode, owner, ACL and extended attributes of the old file are kept. Raises
         ToolError with the file untouched and no temporary file left.
         """
-        _refuse_git_internals(place)
-        if base is not None:
-            _refuse_unwritable(place, base.status)
-        with self._parent(place, create=base is None) as parent:
+        _refuse_unwritable(place, base)
+        with self._watched(place, base, data), self._parent(place, create=base is None) as parent:
             _replace_in(parent, place, data, base)
         self.remember(place, data)
+
+    def remove(self, place: Place, *, base: FileBytes) -> None:
+        """Remove a file that still is `base`. Raises ToolError with it untouched."""
+        _refuse_unwritable(place, base)
+        with self._watched(place, base, None), self._parent(place) as parent:
+            _remove_in(parent, place, base)
+        self.forget(place)
+
+    def put_back(
+        self,
+        place: Place,
+        data: bytes | None,
+        *,
+        base: FileBytes | None,
+        mode: int | None = None,
+        made: int = 0,
+    ) -> None:
+        """Undo: `data` in place of `base`, if the file still is that; None is no file.
+
+        A file that comes back gets `mode`. With one that goes, so do the `made` directories above
+        it, as far as they are empty. The agent has not seen the file then, and no watch is told.
+        """
+        _refuse_unwritable(place, base)
+        if data is not None:
+            with self._parent(place, create=base is None) as parent:
+                _replace_in(parent, place, data, base, mode)
+        elif base is not None:
+            with self._parent(place) as parent:
+                _remove_in(parent, place, base)
+            with suppress(ToolError):  # no longer empty: somebody else uses it
+                for directory in place.real.parents[:made]:
+                    with self._parent(Place(place.shown, directory)) as parent:
+                        os.rmdir(directory.name, dir_fd=parent)
+        self.forget(place)
+
+    @contextmanager
+    def _watched(self, place: Place, base: FileBytes | None, data: bytes | None) -> Iterator[None]:
+        if self._watch is not None:
+            old, mode = (None, None) if base is None else (base.data, base.status.st_mode)
+            bits = None if mode is None else stat.S_IMODE(mode)
+            self._watch.before_write(place.real, old, bits, data)
+        yield
+        if self._watch is not None:
+            self._watch.after_write(place.real)
 
     def _root_of(self, real: Path) -> Path | None:
         return next((root for root in self.roots if real.is_relative_to(root)), None)
@@ -219,21 +284,32 @@ def _refuse_special(place: Place, status: os.stat_result) -> None:
         raise ToolError(f"{place.shown} is {kind}, not a file")
 
 
-def _refuse_git_internals(place: Place) -> None:
+def _refuse_unwritable(place: Place, base: FileBytes | None) -> None:
     # `.GIT` is `.git` where names have no case; git~1 is its short name on FAT and NTFS.
     if any(part.casefold() in (".git", "git~1") for part in place.real.parts):
         raise ToolError(f"{place.shown} belongs to git's own files; use the git tool")
-
-
-def _refuse_unwritable(place: Place, status: os.stat_result) -> None:
-    if not status.st_mode & 0o222:
+    if base is None:
+        return
+    if not base.status.st_mode & 0o222:
         raise ToolError(f"{place.shown} is read-only; change its mode first")
-    if status.st_nlink > 1:
-        # Replacing it would split the names; writing into it could not be undone by a crash.
-        raise ToolError(f"{place.shown} has {status.st_nlink} hard links; change it with bash")
+    if base.status.st_nlink > 1:
+        # Replacing it would split the names; a crash while writing into it would tear it.
+        links = base.status.st_nlink
+        raise ToolError(f"{place.shown} has {links} hard links; change it with bash")
 
 
-def _replace_in(parent: int, place: Place, data: bytes, base: FileBytes | None) -> None:
+def _remove_in(parent: int, place: Place, base: FileBytes) -> None:
+    _check_base(parent, place, base)
+    try:
+        os.unlink(place.real.name, dir_fd=parent)
+    except OSError as error:
+        raise failure(error, place, "remove") from error
+    os.fsync(parent)
+
+
+def _replace_in(
+    parent: int, place: Place, data: bytes, base: FileBytes | None, mode: int | None = None
+) -> None:
     name = place.real.name
     temporary = f".{name[:60]}.{secrets.token_hex(6)}.ds4tmp"
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -244,6 +320,8 @@ def _replace_in(parent: int, place: Place, data: bytes, base: FileBytes | None) 
         _write_all(descriptor, data)
         if base is not None:
             _keep_attributes(parent, place, descriptor, base.status)
+        elif mode is not None:
+            os.fchmod(descriptor, mode)
         os.fsync(descriptor)
         _check_base(parent, place, base)
         os.rename(temporary, name, src_dir_fd=parent, dst_dir_fd=parent)

@@ -1,7 +1,7 @@
 """The `/` commands both screens know: their names, their help, and the texts they answer with.
 
 In: what was typed, and plain facts. Out: text for the user. What a command does beyond text
-(quitting) is done by the screen that was asked.
+(quitting, undoing) is done by the screen that was asked.
 """
 
 import re
@@ -26,6 +26,7 @@ COMMANDS = {
     "tools": "what the model can do here",
     "uncompact": "back to the conversation before its summary",
     "cost": "tokens and time of this session",
+    "undo": "take back what the last prompt did to files",
     "quit": "end the session (also Ctrl+D)",
 }
 _COMMAND = re.compile(r"/([a-z][a-z-]*)")

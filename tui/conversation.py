@@ -35,6 +35,7 @@ __all__ = [
     "Question",
     "TurnFailed",
     "TurnOver",
+    "Undone",
     "coalesced",
 ]
 
@@ -76,7 +77,19 @@ class TurnOver:
     """The next prompt may run."""
 
 
-Item = Event | Loading | Loaded | LoadFailed | Question | TurnFailed | TurnOver
+@dataclass(frozen=True)
+class Undone:
+    """The last turn's changes are taken back: a line a file. A `TurnOver` follows."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class _Undo:
+    """Asks the agent's thread for an undo, in its place among the prompts."""
+
+
+Item = Event | Loading | Loaded | LoadFailed | Question | TurnFailed | TurnOver | Undone
 _INTERRUPTED = Decision("deny", "interrupted by the user")
 
 Build = Callable[["Conversation"], "Agent"]
@@ -88,7 +101,7 @@ class Conversation:
     def __init__(self, build: Build, post: Callable[[Item], None]) -> None:
         self._build = build
         self._post = post
-        self._prompts: SimpleQueue[str | None] = SimpleQueue()
+        self._prompts: SimpleQueue[str | _Undo | None] = SimpleQueue()
         self._agent: Agent | None = None
         self._lock = threading.Lock()  # over the question and the wish to end the turn
         self._asked: ApprovalRequest | None = None
@@ -106,6 +119,10 @@ class Conversation:
         with self._lock:
             self._interrupted = self._closing
         self._prompts.put(prompt)
+
+    def undo(self) -> None:
+        """Take back the last turn's changes to files. `TurnOver` comes at its end, too."""
+        self._prompts.put(_Undo())
 
     def interrupt(self) -> None:
         """End the current turn soon; its `TurnOver` still comes."""
@@ -158,7 +175,10 @@ class Conversation:
         try:
             self._post(Loaded(agent))
             while not self._closing and (prompt := self._prompts.get()) is not None:
-                self._take_turn(agent, prompt)
+                if isinstance(prompt, _Undo):
+                    self._take_back(agent)
+                else:
+                    self._take_turn(agent, prompt)
         finally:
             agent.close()
 
@@ -169,6 +189,13 @@ class Conversation:
                 if self._interrupted:  # also when it was wished before the run had begun
                     agent.interrupt()
         except BaseException as error:  # shown by whoever reads the inbox
+            self._post(TurnFailed(error))
+        self._post(TurnOver())
+
+    def _take_back(self, agent: "Agent") -> None:
+        try:
+            self._post(Undone(agent.undo().text()))
+        except Exception as error:  # shown by whoever reads the inbox
             self._post(TurnFailed(error))
         self._post(TurnOver())
 

@@ -27,6 +27,7 @@ from ds4_agent.tui.conversation import (
     Question,
     TurnFailed,
     TurnOver,
+    Undone,
 )
 from ds4_agent.tui.describe import arguments_text, count, hides_something, seconds
 from ds4_agent.tui.lines import DumbLines, Lines, PromptLines
@@ -132,9 +133,13 @@ class PlainScreen:
             command = command_of(text)
             if command == "quit":
                 return 0
-            if command is not None:
-                self._run_command(command)
-            elif not self._take_turn(text):
+            if command == "undo":
+                stays = self._take_back()
+            elif command is not None:
+                stays = self._run_command(command)
+            else:
+                stays = self._take_turn(text)
+            if not stays:
                 return 0
             text = ""
 
@@ -164,6 +169,15 @@ class PlainScreen:
     def _take_turn(self, prompt: str) -> bool:
         """Run one prompt; returns False if the user left."""
         self.conversation.send(visible(prompt))
+        return self._follow()
+
+    def _take_back(self) -> bool:
+        """Undo the last turn; returns False if the user left."""
+        self.conversation.undo()
+        return self._follow()
+
+    def _follow(self) -> bool:
+        """Show what the agent's thread does until it is done; returns False if the user left."""
         while not self._inbox.empty():
             self._take(self._inbox.get())
         if self._agent is None:
@@ -197,6 +211,8 @@ class PlainScreen:
                 self.conversation.answer(request, self._ask(request))
             case TurnFailed(error):
                 self._view.line(visible(str(error) or type(error).__name__), "red")
+            case Undone(text):
+                self._view.line(text)
             case TurnOver():
                 pass
             case _:
@@ -241,7 +257,7 @@ class PlainScreen:
             if word.lower() in ("n", "no"):
                 return Decision("deny", reason.strip())
 
-    def _run_command(self, name: str) -> None:
+    def _run_command(self, name: str) -> bool:
         if name == "help":
             self._view.line(help_text(KEYS))
         elif name == "tools":
@@ -254,6 +270,7 @@ class PlainScreen:
             self._view.line(cost_text(self._usage, self._worked, self._turns))
         else:
             self._view.line(f"there is no command /{name}; see /help", "yellow")
+        return True
 
     def _presses_again(self) -> bool:
         now = time.monotonic()

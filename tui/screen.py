@@ -43,6 +43,7 @@ from ds4_agent.tui.conversation import (
     Question,
     TurnFailed,
     TurnOver,
+    Undone,
     coalesced,
 )
 from ds4_agent.tui.driver import TerminalDriver, leave_on_signals
@@ -186,6 +187,8 @@ class AgentApp(App[None]):
                 await self._ask(request)
             case TurnFailed(error):
                 await self._transcript.fail(str(error) or type(error).__name__)
+            case Undone(text):
+                await self._transcript.notice(text)
             case TurnOver():
                 await self._end_turn()
             case _:
@@ -257,8 +260,19 @@ class AgentApp(App[None]):
             await self._transcript.notice(uncompact_text(is_back))
         elif name == "cost":
             await self._transcript.notice(cost_text(self._usage, self._worked, self._turns))
+        elif name == "undo":
+            await self._undo()
         else:
             await self._transcript.notice(f"There is no command /{name}; see /help", "warning")
+
+    async def _undo(self) -> None:
+        if self._busy_since is not None or self._agent is None:
+            said = "/undo works between turns: wait, or press Esc first"
+            await self._transcript.notice(said, "warning")
+            return
+        self._busy_since = self._clock()
+        self._set(activity="undoing", busy=True, elapsed=0.0)
+        self.conversation.undo()
 
     # The question in the slot
 
