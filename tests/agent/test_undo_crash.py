@@ -13,6 +13,10 @@ from typing import Any
 
 import pytest
 
+from ds4_agent.agent.undo import Undo
+from ds4_agent.sessions.snapshots import Snapshots
+from ds4_agent.tools.workspace import Workspace
+
 PROGRAM = r"""
 import json, os, shutil, sys
 from itertools import count
@@ -191,3 +195,36 @@ edit(workspace, "a.txt", b"new a")
         ("fsync", "ws"),
         ("fsync", "journal"),  # it was done
     ]
+
+
+class Killed(BaseException):
+    """The end of a process, in this one."""
+
+
+def test_an_undo_of_an_edit_killed_midway_is_not_forgotten_when_it_is_killed_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: object) -> None:
+        raise Killed
+
+    root, session = tmp_path / "ws", tmp_path / "session"
+    root.mkdir()
+
+    def write(data: bytes) -> None:
+        snapshots = Snapshots(session, [root])
+        workspace = Workspace(root, watch=snapshots)
+        place = workspace.locate("a")
+        base = workspace.read(place) if data != b"one" else None
+        workspace.write(place, data, base=base)
+
+    write(b"one")
+    with monkeypatch.context() as patch:
+        patch.setattr(Snapshots, "after_write", killed)
+        with pytest.raises(Killed):
+            write(b"two")
+        patch.setattr(Snapshots, "undo_ended", killed)
+        with pytest.raises(Killed):
+            Undo(Snapshots(session, [root]), Workspace(root)).last_turn()
+    assert (root / "a").read_bytes() == b"one"
+    (file,) = Undo(Snapshots(session, [root]), Workspace(root)).last_turn().files
+    assert (file.what, (root / "a").read_bytes()) == ("unchanged", b"one")
