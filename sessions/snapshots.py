@@ -11,9 +11,11 @@ On disk, in the session's directory (0700, files 0600):
     undo/<sha256>          the bytes of one saved content, once however often it occurs
 
     {"type": "roots", "roots": […]}             where the session works; the first is its directory
-    {"type": "before", "turn", "path", "before", "after", "mode", "made"}
-                           on the disk itself before the file is changed; the hashes are null where
-                           there is no file; `made` counts the directories made for a new file
+    {"type": "before", "turn", "path", "before", "mode", "made", "base", "after"}
+                           on the disk itself before the file is changed from `base` to `after`;
+                           `before` and `mode` are what an undo of the turn goes back to, so that
+                           the last record of a file suffices; the hashes are null where there is
+                           no file; `made` counts the directories made for a new one
     {"type": "after", "turn", "path"}           the change of that path's last `before` was made
     {"type": "command", "turn"}                 a command ran: what it changed is not saved
     {"type": "undo", "turn"} {"type": "undone", "turn"}
@@ -25,7 +27,7 @@ import hashlib
 import json
 import os
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -94,6 +96,8 @@ class Snapshots:
         self._turn = 0
         self._is_new_turn = True
         self._saved: Path | None = None  # the path of the change under way
+        self._files: dict[Path, SavedFile] = {}  # of this turn
+        self._lost: set[Path] = set()  # of this turn: a change of them could not be saved
 
     @property
     def roots(self) -> tuple[Path, ...]:
@@ -104,28 +108,42 @@ class Snapshots:
     def new_turn(self) -> None:
         """What is saved from here on belongs to a turn of its own."""
         self._is_new_turn = True
+        self._files, self._lost = {}, set()
 
     def before_write(
         self, path: Path, old: bytes | None, mode: int | None, new: bytes | None
     ) -> None:
         """Save `old` on the disk itself; `path` is about to become `new` (None: no file)."""
         self._saved = None
+        if path in self._lost:  # going back half of the way would be worse than not at all
+            return
         try:
             self._open()
-            before = None if old is None else self._keep(old)
+            base = None if old is None else digest(old)
+            file = self._files.get(path)
+            if file is None or base not in file.written:
+                # The first change of the turn, or somebody else has changed the file since the
+                # turn's last: what they made of it is what has to come back.
+                if old is not None:
+                    self._keep(old)
+                made = 0 if old is not None else _missing_above(path)
+                file = SavedFile(path, base, mode, made, ())
             after = None if new is None else digest(new)
             record = {"type": "before", "turn": self._turn, "path": os.fspath(path)}
-            record |= {"before": before, "after": after, "mode": mode}
-            record["made"] = 0 if old is not None else _missing_above(path)
+            record |= {"before": file.before, "mode": file.mode, "made": file.made}
+            record |= {"base": base, "after": after}
             self._append(record)
         except OSError as error:
+            self._lost.add(path)
             self.failure = f"what {path} was cannot be saved for undo: {error.strerror or error}"
             return
+        self._files[path] = _announced(record)
         self._saved = path
 
     def after_write(self, path: Path) -> None:
         """The change that was announced has been made."""
         if self._saved == path:
+            self._files[path] = _made(self._files[path])
             self._try({"type": "after", "turn": self._turn, "path": os.fspath(path)})
 
     def command_ran(self) -> None:
@@ -219,12 +237,12 @@ class Snapshots:
                 os.ftruncate(self._journal, size)
             raise
 
-    def _keep(self, data: bytes) -> str:
-        """Store a content, once; returns its name."""
+    def _keep(self, data: bytes) -> None:
+        """Store a content, once."""
         name = digest(data)
         with suppress(SnapshotError):  # not there, or damaged: written again
             self.content(name)
-            return name
+            return
         temporary = self._folder / f"{name}.{secrets.token_hex(4)}{UNFINISHED}"
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
         descriptor = os.open(temporary, flags, 0o600)
@@ -239,7 +257,6 @@ class Snapshots:
         finally:
             os.close(descriptor)
         _sync_directory(self._folder)
-        return name
 
 
 def digest(data: bytes) -> str:
@@ -282,14 +299,14 @@ def _fold(journal: _Journal, record: Mapping[str, Any]) -> None:
             journal.roots += (Path(root) for root in record["roots"])
         case "before":
             files = journal.turns.setdefault(record["turn"], {})
-            path = Path(record["path"])
-            files[path] = _changed(files.get(path), path, record)
+            file = _announced(record)
+            known = files.get(file.path)
+            files[file.path] = replace(file, is_certain=known is not None and known.is_certain)
         case "after":
             files = journal.turns.get(record["turn"], {})
             path = Path(record["path"])
             if path in files:  # else its `before` is damaged, and counted
-                written = files[path].written[-1:]
-                files[path] = replace(files[path], written=written, is_certain=True)
+                files[path] = _made(files[path])
         case "command":
             journal.commands.add(record["turn"])
         case "undo":
@@ -298,18 +315,15 @@ def _fold(journal: _Journal, record: Mapping[str, Any]) -> None:
             journal.undone.add(record["turn"])
 
 
-def _changed(known: SavedFile | None, path: Path, record: Mapping[str, Any]) -> SavedFile:
-    after = record["after"]
-    if known is not None and record["before"] in known.written:
-        return replace(known, written=_distinct([record["before"], after]))
-    # The first change of the turn, or somebody else has changed the file since the turn's last:
-    # what they made of it is what has to come back.
-    before, mode, made = record["before"], record["mode"], record["made"]
-    return SavedFile(path, before, mode, made, (after,))
+def _announced(record: Mapping[str, Any]) -> SavedFile:
+    """The file of a `before` whose change may have been made or not."""
+    before, base, after = record["before"], record["base"], record["after"]
+    written = (after,) if base in (before, after) else (base, after)
+    return SavedFile(Path(record["path"]), before, record["mode"], record["made"], written)
 
 
-def _distinct(contents: Iterable[str | None]) -> tuple[str | None, ...]:
-    return tuple(dict.fromkeys(contents))
+def _made(file: SavedFile) -> SavedFile:
+    return replace(file, written=file.written[-1:], is_certain=True)
 
 
 def _missing_above(path: Path) -> int:

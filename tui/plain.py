@@ -9,6 +9,7 @@ import signal
 import sys
 import termios
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from queue import SimpleQueue
 from types import FrameType
@@ -168,20 +169,19 @@ class PlainScreen:
 
     def _take_turn(self, prompt: str) -> bool:
         """Run one prompt; returns False if the user left."""
-        self.conversation.send(visible(prompt))
-        return self._follow()
+        return self._follow(lambda: self.conversation.send(visible(prompt)))
 
     def _take_back(self) -> bool:
         """Undo the last turn; returns False if the user left."""
-        self.conversation.undo()
-        return self._follow()
+        return self._follow(self.conversation.undo)
 
-    def _follow(self) -> bool:
-        """Show what the agent's thread does until it is done; returns False if the user left."""
+    def _follow(self, begin: Callable[[], None]) -> bool:
+        """Begin something in the agent's thread and show it to its end; False if the user left."""
         while not self._inbox.empty():
             self._take(self._inbox.get())
         if self._agent is None:
             self._view.line("loading model …", "dim")
+        begin()  # after the inbox is empty: its end must not be taken for something earlier
         while True:
             try:
                 item = self._inbox.get()

@@ -118,6 +118,7 @@ def test_a_session_that_goes_on_in_another_process_keeps_its_turns(
 def test_a_content_is_stored_once(snapshots: Snapshots, session: Path, file: Path) -> None:
     for number in range(4):
         change(snapshots, file.with_name(f"{number}"), A, B)
+        change(snapshots, file.with_name(f"{number}"), B, C)  # B is nobody's way back
     assert sorted(path.name for path in (session / "undo").iterdir()) == [digest(A), "journal"]
 
 
@@ -157,6 +158,29 @@ def test_a_damaged_record_is_counted_and_the_others_are_read(
     turn = snapshots.last_turn()
     assert turn is not None
     assert ([saved.path.name for saved in turn.files], turn.damaged) == (["b"], 1)
+
+
+def test_a_damaged_record_of_a_file_changed_twice_does_not_lead_half_of_the_way_back(
+    snapshots: Snapshots, session: Path, file: Path
+) -> None:
+    change(snapshots, file, A, B)
+    change(snapshots, file, B, C)
+    journal = session / "undo/journal"
+    records = journal.read_bytes().splitlines(keepends=True)
+    journal.write_bytes(b"".join([records[0], b"{}\n", *records[2:]]))
+    assert (last(snapshots).before, last(snapshots).written) == (digest(A), (digest(C),))
+
+
+def test_a_file_of_which_a_change_was_not_saved_does_not_go_half_of_the_way_back(
+    snapshots: Snapshots, session: Path, file: Path
+) -> None:
+    change(snapshots, file, A, B)
+    (session / "undo").rename(session / "gone")  # the next content cannot be stored
+    change(snapshots, file, b"theirs\n", C)
+    assert "cannot be saved" in snapshots.failure
+    (session / "gone").rename(session / "undo")
+    change(snapshots, file, C, A)
+    assert (last(snapshots).before, last(snapshots).written) == (digest(A), (digest(B),))
 
 
 def test_a_torn_last_record_is_as_if_it_had_not_been_written(

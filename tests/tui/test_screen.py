@@ -293,3 +293,45 @@ def test_yolo_is_what_the_status_line_says(options, stage):
     chosen = replace(options(stage.say("-")), yolo=True)
     assert about(chosen).mode_shown("ask") == "yolo"
     assert about(replace(chosen, yolo=False)).mode_shown("ask") == "ask"
+
+
+def test_undo_takes_the_last_turn_back_and_the_model_is_told(perform, stage, repo: Path):
+    file = repo / "src/client.py"
+
+    async def story(app, pilot):
+        await pilot.press(*"/undo", "enter")
+        await stage.until(pilot, lambda: "nothing to undo" in stage.text(app))
+        await stage.idle(pilot)
+        await pilot.press(*"go", "enter")
+        await stage.until(pilot, lambda: "Replaced." in stage.answers(app))
+        await stage.idle(pilot)
+        assert file.read_text() == "import os\n\nretries = 5\n"
+        before = app._agent.context_tokens
+        await pilot.press(*"/undo", "enter")
+        await stage.until(pilot, lambda: "restored src/client.py" in stage.text(app))
+        await stage.idle(pilot)
+        assert file.read_text() == "import os\n\nretries = 3\n"
+        assert app._agent.context_tokens == before  # what the model has read stays as it was
+        await pilot.press(*"and now", "enter")
+        await stage.until(pilot, lambda: "I see." in stage.answers(app))
+
+    perform(
+        story,
+        stage.call("edit", **EDIT),
+        stage.say("Replaced."),
+        stage.say("I see."),
+        permission_mode="auto",
+    )
+
+
+def test_undo_waits_for_the_end_of_the_turn(perform, stage, clock, repo: Path):
+    async def story(app, pilot):
+        await pilot.press(*"go", "enter")
+        await stage.until(pilot, lambda: app.query_one(StatusLine).status.busy)
+        await stage.until(pilot, lambda: "word" in stage.text(app))
+        await pilot.press(*"/undo", "enter")
+        await stage.until(pilot, lambda: "/undo works between turns" in stage.text(app))
+        await pilot.press("escape")
+        await stage.idle(pilot)
+
+    perform(story, stage.say("word " * 2000, delay_ms=5))

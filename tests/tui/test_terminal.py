@@ -249,3 +249,30 @@ def test_what_counts_as_a_terminal():
 def test_textual_is_loaded_for_the_screen_only(module):
     code = f"import sys, {module}; sys.exit('textual' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], timeout=PATIENCE).returncode == 0
+
+
+def test_undo_on_the_plain_prompt(start, repo: Path, script, stage):
+    edit = {"path": "src/client.py", "old": "retries = 3", "new": "retries = 5"}
+    model = script(stage.call("edit", **edit), stage.say("Replaced it."))
+    terminal = start("--plain", "--permission-mode", "auto", model=model)
+    terminal.wait_for(b"auto >")
+    terminal.type(b"go\r")
+    terminal.wait_for(b"Replaced it.")
+    terminal.wait_for(b"ctx ")
+    assert "retries = 5" in (repo / "src/client.py").read_text()
+    terminal.type(b"/undo\r")
+    terminal.wait_for(b"restored src/client.py")
+    assert "retries = 3" in (repo / "src/client.py").read_text()
+    terminal.type(b"/undo\r")
+    terminal.wait_for(b"there is nothing to undo")
+    terminal.type(b"\x04")
+    assert terminal.end() == 0
+
+
+def test_undo_without_a_session_says_that_there_is_none(start):
+    terminal = start("--plain", "--no-session")
+    terminal.wait_for(b"ask >")
+    terminal.type(b"/undo\r")
+    terminal.wait_for(b"there is no undo with --no-session")
+    terminal.type(b"\x04")
+    assert terminal.end() == 0
