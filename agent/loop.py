@@ -25,8 +25,9 @@ from ds4_agent.engine.errors import Cancelled, ContextFullError, EngineError
 if TYPE_CHECKING:
     from ds4_agent.agent.approval import Mode
     from ds4_agent.agent.record import Recorder
+    from ds4_agent.tools.types import Tool
 
-__all__ = ["Agent", "Identity", "Limits"]
+__all__ = ["Agent", "Identity", "Limits", "Retooled"]
 
 # Tokens of the context no step may use, so that an interrupted call can always be closed and the
 # next prompt can always say something.
@@ -54,6 +55,17 @@ class Identity:
     tools: tuple[str, ...]
     tool_signatures: tuple[str, ...] = ()
     hint: str = ""  # one line a newcomer should read, "" for none
+
+
+@dataclass(frozen=True)
+class Retooled:
+    """Other tools from this turn on; `announcement` is what the model reads of it ("": nothing)."""
+
+    identity: Identity
+    model: Model
+    tools: tuple[Tool, ...]
+    announcement: str
+    notices: tuple[str, ...]
 
 
 @dataclass
@@ -86,10 +98,12 @@ class Agent:
         prefix: Sequence[Segment],
         limits: Limits,
         notices: Sequence[str] = (),
+        retool: Callable[[], Retooled | None] = lambda: None,
         on_close: Callable[[], None] = lambda: None,
     ) -> None:
         """`prefix` is the session's prompt up to the first user turn; `notices` are told at the
-        start of the first run; `on_close` frees what the session holds."""
+        start of the first run; `retool` is asked before each turn; `on_close` frees what the
+        session holds."""
         self.identity = identity
         self.limits = limits
         self._model = model
@@ -97,6 +111,8 @@ class Agent:
         self._runner = runner
         self._recorder = recorder
         self._notices = tuple(notices)
+        self._retool = retool
+        self._announcement = ""  # what the model has yet to read about its tools
         self._on_close = on_close
         self._cancel = runner.cancel
         self._stop: ev.TurnReason = "interrupted"  # why `cancel` is set, when it is
@@ -154,9 +170,10 @@ class Agent:
         self._runner.new_turn()
         turn = _Turn()
         began = time.monotonic()
+        told = self._use_other_tools()
         who = self.identity
         yield ev.RunStarted(who.session_id, prompt, who.model, who.directory, who.tools)
-        yield from map(ev.Notice, self._notices)
+        yield from map(ev.Notice, (*self._notices, *told))
         self._notices = ()
         with self._time_limit():
             try:
@@ -167,7 +184,19 @@ class Agent:
         detail = end.detail or self._describe(end.reason)
         yield ev.TurnEnded(end.reason, turn.text, turn.usage, turn.steps, seconds, detail)
 
+    def _use_other_tools(self) -> tuple[str, ...]:
+        """Take over tools that changed since the last turn; what the user is told about it. The
+        prefix stays as it is: the model reads of them before this prompt."""
+        changed = self._retool()
+        if changed is None:
+            return ()
+        self.identity, self._model = changed.identity, changed.model
+        self._runner.use_tools(changed.tools)
+        self._announcement = "\n\n".join(filter(None, (self._announcement, changed.announcement)))
+        return changed.notices
+
     def _turn(self, turn: _Turn, prompt: str) -> Generator[ev.Event, None, _End]:
+        prompt = "\n\n".join(filter(None, (self._announcement, prompt)))
         speech = user_segments(prompt)
         if self._tail.results:  # calls still waiting for their answer share the user's turn
             speech = [*tool_result_segments(self._tail.results), template("\n\n"), data(prompt)]
@@ -216,6 +245,7 @@ class Agent:
         finally:
             if self._transcript.length > before:  # else what was owed still is
                 self._tail = step.tail
+                self._announcement = ""
             turn.text = step.text
             turn.usage += step.usage
         yield from self._close(step)
