@@ -22,7 +22,7 @@ from ds4_agent.agent.places import Places
 from ds4_agent.agent.rules import parse_rules
 
 if TYPE_CHECKING:
-    from ds4_agent.agent.loop import Agent, Identity
+    from ds4_agent.agent.loop import Agent, Identity, Retooled
     from ds4_agent.agent.prompt.facts import Facts
     from ds4_agent.agent.prompt.memory import Memory
     from ds4_agent.agent.steps import Model
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from ds4_agent.sessions.log import SessionLog
     from ds4_agent.tools.process import Processes
     from ds4_agent.tools.types import Tool
+    from ds4_agent.tools.workspace import Workspace
 
 __all__ = [
     "RunOptions",
@@ -162,7 +163,7 @@ def _assemble(parts: _Parts, stack: ExitStack) -> Agent:
 
     kept = (snapshots, records.approvals, records.trace)
     others = [record for record in kept if record is not None]
-    identity = _identity(parts)
+    identity = _identity(parts, parts.tools)
     profile = settings.prompt_profile or engine.default_profile
     memory = gathered_memory(options, profile)
     return Agent(
@@ -193,6 +194,7 @@ def _assemble(parts: _Parts, stack: ExitStack) -> Agent:
             *memory.notices,
             *parts.toolbox.notices,
         ],
+        retool=_retool(parts, workspace),
         on_close=stack.pop_all().close,  # last: until here a failure closes everything
     )
 
@@ -322,15 +324,42 @@ def _sampling(settings: Settings, default: Sampling) -> Sampling:
     )
 
 
-def _identity(parts: _Parts) -> Identity:
+def _retool(parts: _Parts, workspace: Workspace) -> Callable[[], Retooled | None]:
+    """How the agent learns between turns that the user's plugins changed."""
+    from ds4_agent.agent.loop import Retooled
+    from ds4_agent.agent.reload import PluginWatch, announcement
+
+    options = parts.options
+    own = options.places.tools.resolve()
+    if any(own.is_relative_to(root) for root in workspace.roots):
+        return lambda: None  # the model may write there: see `reload`
+    watch = PluginWatch(options.places.tools, parts.toolbox, parts.processes)
+    profile = options.settings.prompt_profile or parts.engine.default_profile
+
+    def retool() -> Retooled | None:
+        changed = watch.look()
+        if changed is None:
+            return None
+        return Retooled(
+            _identity(parts, changed.tools),
+            _model(options, parts.engine, changed.tools),
+            changed.tools,
+            announcement(changed, with_schemas=profile != "nano"),
+            changed.notices,
+        )
+
+    return retool
+
+
+def _identity(parts: _Parts, tools: Sequence[Tool]) -> Identity:
     from ds4_agent.agent.loop import Identity
 
     return Identity(
         session_id=parts.records.session_id,
         model=parts.engine.model_name,
         directory=os.fspath(parts.options.directory),
-        tools=tuple(tool.name for tool in parts.tools),
-        tool_signatures=tuple(tool.signature() for tool in parts.tools),
+        tools=tuple(tool.name for tool in tools),
+        tool_signatures=tuple(tool.signature() for tool in tools),
         hint=NANO_HINT if parts.engine.model_name == "nano" else "",
     )
 

@@ -68,6 +68,10 @@ class CallRunner:
     def new_turn(self) -> None:
         self._memory = Memory()
 
+    def use_tools(self, tools: Sequence[Tool]) -> None:
+        """These and no others from the next call on."""
+        self._tools = {tool.name: tool for tool in tools}
+
     def answer(self, call: CallReady) -> Generator[CallEvent, None, Answer]:
         """Answer a call that is ready. Interrupting ends a running tool; its answer says so."""
         seen = self._memory.look_up(call.name, call.arguments, changes_alone=self._jobs_run())

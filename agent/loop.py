@@ -35,8 +35,9 @@ if TYPE_CHECKING:
     from ds4_agent.agent.record import Recorder
     from ds4_agent.agent.undo import TurnUndone, Undo
     from ds4_agent.engine.api import Context
+    from ds4_agent.tools.types import Tool
 
-__all__ = ["Agent", "Identity", "Limits"]
+__all__ = ["Agent", "Identity", "Limits", "Retooled"]
 
 # Tokens of the context no step may use, so that an interrupted call can always be closed and the
 # next prompt can always say something.
@@ -66,6 +67,17 @@ class Identity:
     tools: tuple[str, ...]
     tool_signatures: tuple[str, ...] = ()
     hint: str = ""  # one line a newcomer should read, "" for none
+
+
+@dataclass(frozen=True)
+class Retooled:
+    """Other tools from this turn on; `announcement` is what the model reads of it ("": nothing)."""
+
+    identity: Identity
+    model: Model
+    tools: tuple[Tool, ...]
+    announcement: str
+    notices: tuple[str, ...]
 
 
 @dataclass
@@ -108,11 +120,13 @@ class Agent:
         new_context: Callable[[], Context],
         undo: Undo | None = None,
         notices: Sequence[str] = (),
+        retool: Callable[[], Retooled | None] = lambda: None,
         on_close: Callable[[], None] = lambda: None,
     ) -> None:
         """`prefix` is the session's prompt up to the first user turn; `new_context` gives an empty
         context of the same engine; `undo` None: nothing is saved for one; `notices` are told at the
-        start of the first run; `on_close` frees what the session holds."""
+        start of the first run; `retool` is asked before each turn; `on_close` frees what the
+        session holds."""
         self.identity = identity
         self.limits = limits
         self._model = model
@@ -122,6 +136,8 @@ class Agent:
         self._undo = undo
         self._reminders: list[str] = []  # what the model is told before its next user turn
         self._notices = tuple(notices)
+        self._retool = retool
+        self._announcement = ""  # what the model has yet to read about its tools
         self._on_close = on_close
         self._cancel = runner.cancel
         self._stop: ev.TurnReason = "interrupted"  # why `cancel` is set, when it is
@@ -209,9 +225,10 @@ class Agent:
             self._undo.snapshots.new_turn()
         turn = _Turn()
         began = time.monotonic()
+        told = self._use_other_tools()
         who = self.identity
         yield ev.RunStarted(who.session_id, prompt, who.model, who.directory, who.tools)
-        yield from map(ev.Notice, self._notices)
+        yield from map(ev.Notice, (*self._notices, *told))
         self._notices = ()
         with self._time_limit():
             try:
@@ -222,7 +239,19 @@ class Agent:
         detail = end.detail or self._describe(end.reason)
         yield ev.TurnEnded(end.reason, turn.text, turn.usage, turn.steps, seconds, detail)
 
+    def _use_other_tools(self) -> tuple[str, ...]:
+        """Take over tools that changed since the last turn; what the user is told about it. The
+        prefix stays as it is: the model reads of them before this prompt."""
+        changed = self._retool()
+        if changed is None:
+            return ()
+        self.identity, self._model = changed.identity, changed.model
+        self._runner.use_tools(changed.tools)
+        self._announcement = "\n\n".join(filter(None, (self._announcement, changed.announcement)))
+        return changed.notices
+
     def _turn(self, turn: _Turn, prompt: str) -> Generator[ev.Event, None, _End]:
+        prompt = "\n\n".join(filter(None, (self._announcement, prompt)))
         speech = user_segments(prompt)
         if self._tail.results:  # calls still waiting for their answer share the user's turn
             speech = [*tool_result_segments(self._tail.results), template("\n\n"), data(prompt)]
@@ -307,6 +336,7 @@ class Agent:
             if self._transcript.length > before:  # else what was owed still is
                 self._tail = step.tail
                 self._reminders = []
+                self._announcement = ""
             turn.text = step.text
             turn.usage += step.usage
         yield from self._close(step)

@@ -8,10 +8,11 @@ in `.ds4/tools`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ds4_agent.agent.reload import Stamps, stamps_of
 from ds4_agent.agent.trust import TrustError, is_trusted, repository_of, trust
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ class Toolbox:
     plugins: tuple[Plugin, ...] = ()
     problems: tuple[Problem, ...] = ()
     trust_notices: tuple[str, ...] = ()
+    stamps: Stamps = field(default_factory=dict)  # of the user's own files, before they were loaded
 
     @property
     def notices(self) -> list[str]:
@@ -50,6 +52,7 @@ def gather_toolbox(
     notices: list[str] = []
     directories = tool_directories(directory, places, notices.append, trusts=trusts)
     builtin = builtin_tools()
+    stamps = stamps_of(places.tools)
     loaded = load_plugins(
         directories,
         installed_entry_points(repository_of(directory)),
@@ -57,7 +60,7 @@ def gather_toolbox(
         [tool.name for tool in builtin],
     )
     tools = (*builtin, *(plugin.tool for plugin in loaded.found))
-    return Toolbox(tools, loaded.found, loaded.problems, tuple(notices))
+    return Toolbox(tools, loaded.found, loaded.problems, tuple(notices), stamps)
 
 
 def tool_directories(

@@ -140,15 +140,17 @@ class _Run(Generic[T]):
 
 
 _SPEAKER: ContextVar[Speech | None] = ContextVar("ds4_plugin_speech", default=None)
+_STREAMS = ("stdin", "stdout", "stderr")
 _LOCK = threading.Lock()
 _ACTIVE: list[Speech] = []  # runs under way, those left behind among them
 
 
 @contextmanager
 def _heard(speech: Speech) -> Iterator[None]:
-    """What this thread prints goes to `speech`. The program's own prints stay where they were."""
+    """What this thread prints goes to `speech`, and it reads nothing: the keys are the agent's.
+    The program's own streams stay what they were."""
     with _LOCK:
-        for name in ("stdout", "stderr"):  # each time: a screen may have put its own there since
+        for name in _STREAMS:  # each time: a screen may have put its own there since
             if not isinstance(getattr(sys, name), _Divided):
                 setattr(sys, name, _Divided(getattr(sys, name)))
         _ACTIVE.append(speech)
@@ -159,7 +161,7 @@ def _heard(speech: Speech) -> Iterator[None]:
         _SPEAKER.reset(token)
         with _LOCK:
             _ACTIVE.remove(speech)
-            for name in () if _ACTIVE else ("stdout", "stderr"):
+            for name in () if _ACTIVE else _STREAMS:
                 if isinstance(stream := getattr(sys, name), _Divided):
                     setattr(sys, name, stream.under)
 
@@ -177,7 +179,8 @@ def _speaker() -> Speech | None:
 
 
 class _Divided(io.TextIOBase):
-    """A stream that is a plugin's speech where a plugin writes, and what was there elsewhere."""
+    """A stream that is a plugin's speech where a plugin writes, empty where it reads, and what was
+    there before for everybody else."""
 
     def __init__(self, under: TextIO | None) -> None:
         self.under = under
@@ -188,6 +191,12 @@ class _Divided(io.TextIOBase):
             speech.print(text)
             return len(text)
         return len(text) if self.under is None else self.under.write(text)
+
+    def readline(self, size: int = -1, /) -> str:  # type: ignore[override]
+        return "" if self.under is None or _speaker() is not None else self.under.readline(size)
+
+    def read(self, size: int | None = -1, /) -> str:
+        return "" if self.under is None or _speaker() is not None else self.under.read(size or -1)
 
     def flush(self) -> None:
         if self.under is not None and _speaker() is None:
@@ -204,6 +213,9 @@ class _Divided(io.TextIOBase):
     def writable(self) -> bool:
         return True
 
+    def readable(self) -> bool:
+        return True
+
     @property
     def encoding(self) -> str:  # type: ignore[override]
         return getattr(self.under, "encoding", None) or "utf-8"
@@ -214,7 +226,7 @@ class _Divided(io.TextIOBase):
 
 
 class _Bytes(io.RawIOBase):
-    """`sys.stdout.buffer` of a plugin."""
+    """`buffer` of a plugin's streams."""
 
     def __init__(self, text: _Divided) -> None:
         self._text = text

@@ -71,7 +71,8 @@ def load_plugins(
     for entry in entry_points:
         where = f"entry point {entry.name} of {entry.dist.name if entry.dist else 'a package'}"
         _collect(where, partial(load_entry_point, entry.load, where), found, problems)
-    return _without_duplicates(found, problems, taken)
+    checked = without_duplicates(found, taken)
+    return Plugins(checked.found, (*problems, *checked.problems))
 
 
 def load_files(files: Iterable[Path], processes: Processes) -> Plugins:
@@ -92,6 +93,24 @@ def load_files(files: Iterable[Path], processes: Processes) -> Plugins:
         elif path.suffix == ".py":
             _collect(str(path), partial(_load_python, path), found, problems)
     return Plugins(tuple(found), tuple(problems))
+
+
+def without_duplicates(found: Iterable[Plugin], taken: Iterable[str]) -> Plugins:
+    """Sorted by name, each name once and none that is taken; the others are problems."""
+    problems: list[Problem] = []
+    builtin = frozenset(taken)
+    first: dict[str, Plugin] = {}
+    for plugin in found:
+        name = plugin.tool.name
+        if name in builtin:
+            what = f"the tool {name} is built in"
+        elif name in first:
+            what = f"there is a tool {name} already, of {first[name].origin}"
+        else:
+            first[name] = plugin
+            continue
+        problems.append(Problem(plugin.origin, what, "give it another name"))
+    return Plugins(tuple(first[name] for name in sorted(first)), tuple(problems))
 
 
 def plugin_files(directory: Path, problems: list[Problem] | None = None) -> list[Path]:
@@ -185,21 +204,3 @@ def _collect(
         what = f"it prints while it is loaded ({said})"
         problems.append(Problem(where, what, "print inside the function only"))
     found += [Plugin(tool, where) for tool in tools]
-
-
-def _without_duplicates(
-    found: Iterable[Plugin], problems: list[Problem], taken: Iterable[str]
-) -> Plugins:
-    builtin = frozenset(taken)
-    first: dict[str, Plugin] = {}
-    for plugin in found:
-        name = plugin.tool.name
-        if name in builtin:
-            what = f"the tool {name} is built in"
-        elif name in first:
-            what = f"there is a tool {name} already, of {first[name].origin}"
-        else:
-            first[name] = plugin
-            continue
-        problems.append(Problem(plugin.origin, what, "give it another name"))
-    return Plugins(tuple(first[name] for name in sorted(first)), tuple(problems))

@@ -96,7 +96,7 @@ def make_agent(
         agent.close()
 
 
-RUN_OPTIONS = {"yolo", "keeps_log", "approvals_log", "trace_tokens", "add_dirs"}
+RUN_OPTIONS = {"yolo", "keeps_log", "approvals_log", "trace_tokens", "add_dirs", "uses_grammar"}
 
 
 @pytest.fixture

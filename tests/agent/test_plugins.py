@@ -1,9 +1,11 @@
 """Plugins in a run: who may bring them, where they stand in the prompt, and the commands."""
 
 import json
+import signal
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -136,6 +138,43 @@ def test_rules_know_plugins(ds4, play: SimpleNamespace, user_tool) -> None:
     user_tool()
     steps = [play.call("echo", word="hi"), play.say("ok", expect="not allowed")]
     assert ds4(steps, "-p", "go", "--disallowed-tools", "echo").code == 0
+
+
+HANG = """\
+import time
+from ds4_agent import tool
+@tool(effect="read")
+def hang():
+    'Hang.'
+    time.sleep(600)
+"""
+
+
+def test_a_plugin_that_hangs_does_not_hold_up_a_time_limit(
+    ds4, play: SimpleNamespace, user_tool
+) -> None:
+    user_tool("hang", HANG)
+    began = time.monotonic()
+    assert ds4([play.call("hang")], "-p", "go", "--time-limit", "1").code == 3
+    assert time.monotonic() - began < 10
+
+
+def test_a_plugin_that_hangs_does_not_hold_up_an_interrupt(
+    play: SimpleNamespace, user_tool, script: Any, repo: Path
+) -> None:
+    user_tool("hang", HANG)
+    model = script(play.call("hang"), play.say("no"))
+    command = [sys.executable, "-m", "ds4_agent", "-C", str(repo), "--model", model, "-p", "go"]
+    process = subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stderr is not None
+    while not process.stderr.readline().startswith("hang"):
+        assert process.poll() is None
+    time.sleep(0.3)
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=20)
+    assert (process.returncode, out) == (130, "")
 
 
 # Trust

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import stat
 import sys
 import threading
@@ -267,6 +268,16 @@ def test_what_is_printed_is_the_result_where_nothing_is_returned(python_tool, ca
     assert call("probe").content.strip() == "counted 3"
 
 
+@pytest.mark.parametrize(
+    "body", ["return input()", "import sys; return sys.stdin.read() + str(sys.stdin.buffer.read())"]
+)
+def test_a_plugin_cannot_take_the_users_keys(python_tool, call, monkeypatch, body: str) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("secret"))
+    python_tool(body)
+    assert "secret" not in call("probe").content
+    assert sys.stdin.read() == "secret"
+
+
 def test_the_programs_own_prints_go_on_while_a_plugin_runs(python_tool, call, capsys) -> None:
     head = "import threading\nstarted = threading.Event()\n"
     python_tool("started.set()\nimport time\ntime.sleep(0.2)\nprint('hidden')", head)
@@ -309,10 +320,11 @@ def test_a_hanging_plugin_is_left_behind_when_the_user_interrupts(
 
 def test_a_busy_loop_left_behind_does_not_stay(python_tool, call, context: ToolContext) -> None:
     python_tool("while True:\n    try:\n        pass\n    except Exception:\n        pass")
+    before = set(threading.enumerate())
     threading.Timer(0.2, context.cancel.set).start()
     assert "interrupted" in call("probe").content
-    until = time.monotonic() + 5
-    while any(thread.name == "ds4-plugin" for thread in threading.enumerate()):
+    until = time.monotonic() + 20
+    while {thread.name for thread in set(threading.enumerate()) - before} & {"ds4-plugin"}:
         assert time.monotonic() < until
         time.sleep(0.01)
 
