@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from textwrap import dedent
 
 import pytest
 
+from ds4_agent.tools.plugins import Plugins, load_plugins
 from ds4_agent.tools.process import Processes
 from ds4_agent.tools.registry import builtin_tools, execute
 from ds4_agent.tools.types import ToolContext, ToolResult
@@ -74,3 +76,45 @@ def git_root(root: Path, plain_git: Callable[..., str]) -> Path:
     plain_git(root, "add", "a.txt")
     plain_git(root, "commit", "--quiet", "--message=first")
     return root
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "tools"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def write(folder: Path) -> Callable[..., Path]:
+    """`write(name, text)`: a file in the tools directory; executable unless it is Python."""
+
+    def make(name: str, text: str) -> Path:
+        path = folder / name
+        path.write_text(dedent(text))
+        if path.suffix != ".py":
+            path.chmod(0o700)
+        return path
+
+    return make
+
+
+@pytest.fixture
+def load(folder: Path, context: ToolContext) -> Callable[..., Plugins]:
+    def run(taken: Iterable[str] = ("read", "bash")) -> Plugins:
+        return load_plugins([folder], [], context.processes, taken)
+
+    return run
+
+
+@pytest.fixture
+def call_plugin(load: Callable[..., Plugins], context: ToolContext) -> Callable[..., ToolResult]:
+    """Run a plugin as the agent does, beside the built-in tools."""
+
+    def run(name: str, **arguments: object) -> ToolResult:
+        loaded = load()
+        assert not loaded.problems, loaded.problems
+        tools = (*builtin_tools(), *(plugin.tool for plugin in loaded.found))
+        return execute(tools, name, arguments, context)
+
+    return run

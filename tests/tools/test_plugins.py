@@ -7,7 +7,7 @@ import stat
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from textwrap import dedent
 
@@ -20,33 +20,8 @@ from ds4_agent.tools.plugins import (
     load_plugins,
     plugin_files,
 )
-from ds4_agent.tools.registry import RESULT_LIMIT, builtin_tools, execute
+from ds4_agent.tools.registry import RESULT_LIMIT
 from ds4_agent.tools.types import ToolContext, ToolResult
-
-PYTHON = f"#!{sys.executable}\n"
-DESCRIPTION = '{"name": "shout", "description": "Shout a word.", "effect": "read", "parameters": '
-DESCRIPTION += '{"type": "object", "properties": {"word": {"type": "string"}}, "required": []}}'
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    folder = tmp_path / "tools"
-    folder.mkdir()
-    return folder
-
-
-@pytest.fixture
-def write(folder: Path) -> Callable[..., Path]:
-    """`write(name, text)`: a file in the tools directory; executable unless it is Python."""
-
-    def make(name: str, text: str) -> Path:
-        path = folder / name
-        path.write_text(dedent(text))
-        if path.suffix != ".py":
-            path.chmod(0o700)
-        return path
-
-    return make
 
 
 @pytest.fixture
@@ -59,27 +34,6 @@ def python_tool(write: Callable[..., Path]) -> Callable[..., Path]:
         return write("probe.py", "\n".join(lines) + "\n")
 
     return make
-
-
-@pytest.fixture
-def load(folder: Path, context: ToolContext) -> Callable[..., Plugins]:
-    def run(taken: Iterable[str] = ("read", "bash")) -> Plugins:
-        return load_plugins([folder], [], context.processes, taken)
-
-    return run
-
-
-@pytest.fixture
-def call(load: Callable[..., Plugins], context: ToolContext) -> Callable[..., ToolResult]:
-    """Run a plugin as the agent does, beside the built-in tools."""
-
-    def run(name: str, **arguments: object) -> ToolResult:
-        loaded = load()
-        assert not loaded.problems, loaded.problems
-        tools = (*builtin_tools(), *(plugin.tool for plugin in loaded.found))
-        return execute(tools, name, arguments, context)
-
-    return run
 
 
 def only_problem(loaded: Plugins) -> str:
@@ -204,18 +158,18 @@ def test_of_two_tools_with_one_name_the_first_stays(write, load) -> None:
 # A call of a Python plugin
 
 
-def test_a_plugin_runs_beside_the_built_in_tools(python_tool, call) -> None:
+def test_a_plugin_runs_beside_the_built_in_tools(python_tool, call_plugin) -> None:
     python_tool("return {'said': word}")
-    assert call("probe", word="hi") == ToolResult('{"said": "hi"}')
+    assert call_plugin("probe", word="hi") == ToolResult('{"said": "hi"}')
 
 
-def test_a_plugin_may_be_given_the_context(python_tool, call, root: Path) -> None:
+def test_a_plugin_may_be_given_the_context(python_tool, call_plugin, root: Path) -> None:
     python_tool(
         "return str(context.workspace.root)",
         "from ds4_agent.tools.types import ToolContext",
         "def probe(context: ToolContext):",
     )
-    assert call("probe").content == str(root.resolve())
+    assert call_plugin("probe").content == str(root.resolve())
 
 
 @pytest.mark.parametrize(
@@ -229,9 +183,9 @@ def test_a_plugin_may_be_given_the_context(python_tool, call, root: Path) -> Non
         ("from ds4_agent.tools.types import ToolResult; return ToolResult(5)", "is no text"),
     ],
 )
-def test_what_a_plugin_raises_is_a_result(python_tool, call, body: str, words: str) -> None:
+def test_what_a_plugin_raises_is_a_result(python_tool, call_plugin, body: str, words: str) -> None:
     python_tool(body)
-    result = call("probe")
+    result = call_plugin("probe")
     assert result.is_error
     assert result.content.startswith(f"Error: {words}") or words in result.content
     assert "\n" not in result.content
@@ -245,7 +199,7 @@ PRINTS = {
 
 @pytest.mark.parametrize("signature", PRINTS.values(), ids=PRINTS)
 def test_what_a_plugin_prints_is_progress_and_never_on_the_screen(
-    python_tool, call, context: ToolContext, capsys, signature: str
+    python_tool, call_plugin, context: ToolContext, capsys, signature: str
 ) -> None:
     heard: list[str] = []
     context.on_output = heard.append
@@ -258,59 +212,63 @@ def test_what_a_plugin_prints_is_progress_and_never_on_the_screen(
         return "result"
     """
     python_tool(body, "import sys, threading", signature)
-    assert call("probe").content == "result"
+    assert call_plugin("probe").content == "result"
     assert capsys.readouterr() == ("", "")
     assert "".join(heard) == "one \x1b[31m\ntwothreefour\n"
 
 
-def test_what_is_printed_is_the_result_where_nothing_is_returned(python_tool, call) -> None:
+def test_what_is_printed_is_the_result_where_nothing_is_returned(python_tool, call_plugin) -> None:
     python_tool("print('counted 3')")
-    assert call("probe").content.strip() == "counted 3"
+    assert call_plugin("probe").content.strip() == "counted 3"
 
 
 @pytest.mark.parametrize(
     "body", ["return input()", "import sys; return sys.stdin.read() + str(sys.stdin.buffer.read())"]
 )
-def test_a_plugin_cannot_take_the_users_keys(python_tool, call, monkeypatch, body: str) -> None:
+def test_a_plugin_cannot_take_the_users_keys(
+    python_tool, call_plugin, monkeypatch, body: str
+) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO("secret"))
     python_tool(body)
-    assert "secret" not in call("probe").content
+    assert "secret" not in call_plugin("probe").content
     assert sys.stdin.read() == "secret"
 
 
-def test_the_programs_own_prints_go_on_while_a_plugin_runs(python_tool, call, capsys) -> None:
+def test_the_programs_own_prints_go_on_while_a_plugin_runs(
+    python_tool, call_plugin, capsys
+) -> None:
     head = "import threading\nstarted = threading.Event()\n"
     python_tool("started.set()\nimport time\ntime.sleep(0.2)\nprint('hidden')", head)
     agents = threading.Thread(target=lambda: (time.sleep(0.1), print("shown")), name="ds4-x")
     agents.start()
-    call("probe")
+    call_plugin("probe")
     agents.join()
     assert capsys.readouterr().out == "shown\n"
 
 
-def test_a_huge_result_is_bounded(python_tool, call) -> None:
+def test_a_huge_result_is_bounded(python_tool, call_plugin) -> None:
     python_tool("return 'x' * 100_000_000")
-    content = call("probe").content
+    content = call_plugin("probe").content
     assert len(content) < RESULT_LIMIT + 200
     assert "100000000 bytes" in content
 
 
-def test_a_flood_of_prints_is_bounded(python_tool, call, context: ToolContext) -> None:
+def test_a_flood_of_prints_is_bounded(python_tool, call_plugin, context: ToolContext) -> None:
     heard: list[str] = []
     context.on_output = heard.append
     python_tool("for _ in range(100): print('x' * 100_000)")
-    assert len(call("probe").content) < 64 * 1024
+    assert len(call_plugin("probe").content) < 64 * 1024
     assert sum(map(len, heard)) < 128 * 1024
     assert "more is not shown" in heard[-1]
 
 
 def test_a_hanging_plugin_is_left_behind_when_the_user_interrupts(
-    python_tool, call, context: ToolContext, capsys
+    python_tool, call_plugin, context: ToolContext, capsys
 ) -> None:
     python_tool("import time\nwhile True:\n    time.sleep(0.05)\n    print('still here')")
     threading.Timer(0.2, context.cancel.set).start()
     began = time.monotonic()
-    result = call("probe")
+    result = call_plugin("probe")
     assert time.monotonic() - began < 5
     assert result.is_error
     assert "interrupted" in result.content
@@ -318,11 +276,13 @@ def test_a_hanging_plugin_is_left_behind_when_the_user_interrupts(
     assert capsys.readouterr() == ("", "")
 
 
-def test_a_busy_loop_left_behind_does_not_stay(python_tool, call, context: ToolContext) -> None:
+def test_a_busy_loop_left_behind_does_not_stay(
+    python_tool, call_plugin, context: ToolContext
+) -> None:
     python_tool("while True:\n    try:\n        pass\n    except Exception:\n        pass")
     before = set(threading.enumerate())
     threading.Timer(0.2, context.cancel.set).start()
-    assert "interrupted" in call("probe").content
+    assert "interrupted" in call_plugin("probe").content
     until = time.monotonic() + 20
     while {thread.name for thread in set(threading.enumerate()) - before} & {"ds4-plugin"}:
         assert time.monotonic() < until
@@ -330,11 +290,11 @@ def test_a_busy_loop_left_behind_does_not_stay(python_tool, call, context: ToolC
 
 
 def test_a_generators_steps_are_progress_and_its_end_comes_with_the_interrupt(
-    python_tool, call, context: ToolContext
+    python_tool, call_plugin, context: ToolContext
 ) -> None:
     python_tool("import time\nwhile True:\n    yield 'step'\n    time.sleep(0.01)")
     threading.Timer(0.2, context.cancel.set).start()
-    assert call("probe").content == "Error: interrupted"
+    assert call_plugin("probe").content == "Error: interrupted"
 
 
 def test_a_classify_that_fails_counts_as_the_strongest_effect(write, load) -> None:
@@ -343,127 +303,6 @@ def test_a_classify_that_fails_counts_as_the_strongest_effect(write, load) -> No
     (plugin,) = load().found
     assert plugin.tool.effect_of({"way": "x"}) == "read"
     assert plugin.tool.effect_of({"way": "y"}) == "edit"
-
-
-# Executables
-
-
-@pytest.fixture
-def program(write: Callable[..., Path]) -> Callable[..., Path]:
-    """An executable that describes itself as `shout`, and runs this body otherwise."""
-
-    def make(body: str, description: str = DESCRIPTION) -> Path:
-        head = "import json, os, sys, time\nif '--ds4-describe' in sys.argv:\n"
-        head += f"    print({description!r}); sys.exit()\n"
-        return write("shout", PYTHON + head + dedent(body))
-
-    return make
-
-
-def test_a_program_that_describes_itself_is_a_tool(program, load, call, root: Path) -> None:
-    path = program(
-        """
-        print("warning", file=sys.stderr)
-        print(os.getcwd(), json.load(sys.stdin)["word"].upper())
-        """
-    )
-    (plugin,) = load().found
-    assert (plugin.tool.signature(), plugin.tool.effect) == ("shout(word?)", "read")
-    assert plugin.origin == str(path)
-    assert call("shout", word="näh").content == f"{root.resolve()} NÄH"
-
-
-def test_a_failing_program_is_an_error_with_what_it_said(program, call) -> None:
-    program("print('half'); print('the reason', file=sys.stderr); sys.exit(3)")
-    result = call("shout")
-    assert result.is_error
-    for words in ("shout ended with exit code 3", "half", "the reason"):
-        assert words in result.content
-
-
-def test_a_programs_flood_is_bounded(program, call) -> None:
-    program("for _ in range(200): sys.stdout.write('x' * 100_000); sys.stderr.write('y' * 100_000)")
-    content = call("shout").content
-    assert len(content) < RESULT_LIMIT
-    assert "left out" in content
-
-
-def test_a_program_that_hangs_is_killed_with_its_group(
-    program, call, root: Path, monkeypatch
-) -> None:
-    monkeypatch.setattr("ds4_agent.tools.plugin_executable.RUN_S", 0.5)
-    program(
-        """
-        if os.fork() == 0:
-            time.sleep(3)
-            open("survivor", "w")
-        time.sleep(30)
-        """
-    )
-    began = time.monotonic()
-    result = call("shout")
-    assert time.monotonic() - began < 10
-    assert "was stopped" in result.content
-    time.sleep(3)
-    assert not (root / "survivor").exists()
-
-
-def test_a_program_ends_when_the_user_interrupts(program, call, context: ToolContext) -> None:
-    program("time.sleep(30)")
-    threading.Timer(0.5, context.cancel.set).start()
-    assert call("shout").content == "Error: interrupted"
-
-
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("#!/bin/sh\nexit 4\n", "exit code 4"),
-        ("#!/no/such/interpreter\n", "exit code"),
-        ("#!/bin/sh\necho hello\n", "is no JSON"),
-        ("#!/bin/sh\necho '[1]'\n", "no name and description"),
-        ("#!/bin/sh\nyes\n", "within"),
-        ("#!/bin/sh\nhead -c 100000 /dev/zero | tr '\\0' x\n", "too long"),
-    ],
-)
-def test_a_program_that_cannot_be_described_is_one_line(
-    write, load, monkeypatch, text: str, words: str
-) -> None:
-    monkeypatch.setattr("ds4_agent.tools.plugin_executable.DESCRIBE_S", 1.0)
-    write("broken", text)
-    line = only_problem(load())
-    assert words in line
-    assert "broken" in line
-    assert "--ds4-describe" in line
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "words"),
-    [
-        ('"read"', '"harm"', "'harm'"),
-        ('"shout"', '"../x"', "name"),
-        ('"shout"', "5", "name"),
-        ('"shout"', '"bash"', "built in"),
-        ('"Shout a word."', '""', "no description"),
-        ('"Shout a word."', '"\\ud800"', "JSON"),
-        ('"string"', '"text"', "'text'"),
-        ('{"type": "string"}', "5", "word"),
-        ('{"type": "string"}', '{"type": "array", "items": true}', "word[]"),
-        ('{"type": "string"}', '{"enum": 1}', "enum"),
-        ('{"type": "string"}', '{"minimum": "a"}', "minimum"),
-        ('"required": []', '"required": ["other"]', "'other'"),
-        ('"type": "object"', '"type": "array"', "object"),
-        ('"word"', '"a b"', "'a b'"),
-        ('"effect"', '"efect"', "'efect'"),
-    ],
-)
-def test_a_bad_description_is_one_line(program, load, old: str, new: str, words: str) -> None:
-    program("", DESCRIPTION.replace(old, new))
-    assert words in only_problem(load())
-
-
-def test_a_program_without_parameters_need_not_say_so(program, call) -> None:
-    program("print(sys.stdin.read())", '{"name": "shout", "description": "Shout."}')
-    assert call("shout").content == "{}"
 
 
 # Entry points
