@@ -46,6 +46,12 @@ class Terminal:
             assert time.monotonic() < deadline, bytes(self.received[-2000:])
             assert self.read() or self.process.poll() is None, bytes(self.received[-2000:])
 
+    def wait_for_prompt(self, after: bytes, mark: bytes) -> None:
+        """Wait for `after` and for the next prompt: what is typed before it may be lost."""
+        self.wait_for(after)
+        del self.received[: self.received.rindex(after)]
+        self.wait_for(mark)
+
     def read(self, seconds: float = 0.05) -> bool:
         """Take what is there; whether anything was."""
         if self.master < 0 or not select.select([self.master], [], [], seconds)[0]:
@@ -257,14 +263,13 @@ def test_undo_on_the_plain_prompt(start, repo: Path, script, stage):
     terminal = start("--plain", "--permission-mode", "auto", model=model)
     terminal.wait_for(b"auto >")
     terminal.type(b"go\r")
-    terminal.wait_for(b"Replaced it.")
-    terminal.wait_for(b"ctx ")
+    terminal.wait_for_prompt(b"Replaced it.", b"auto >")
     assert "retries = 5" in (repo / "src/client.py").read_text()
     terminal.type(b"/undo\r")
-    terminal.wait_for(b"restored src/client.py")
+    terminal.wait_for_prompt(b"restored src/client.py", b"auto >")
     assert "retries = 3" in (repo / "src/client.py").read_text()
     terminal.type(b"/undo\r")
-    terminal.wait_for(b"there is nothing to undo")
+    terminal.wait_for_prompt(b"there is nothing to undo", b"auto >")
     terminal.type(b"\x04")
     assert terminal.end() == 0
 
@@ -273,6 +278,6 @@ def test_undo_without_a_session_says_that_there_is_none(start):
     terminal = start("--plain", "--no-session")
     terminal.wait_for(b"ask >")
     terminal.type(b"/undo\r")
-    terminal.wait_for(b"there is no undo with --no-session")
+    terminal.wait_for_prompt(b"there is no undo with --no-session", b"ask >")
     terminal.type(b"\x04")
     assert terminal.end() == 0
