@@ -178,16 +178,18 @@ def _possible_in(text: str) -> Iterator[Possible]:
         elif node.type == "redirected_statement" and (taken := list(_taken_words(node))):
             body = [child for child in _nodes(node.children[0]) if child.type == "command"]
             yield from _behind([*(_words(body[-1]) if body else ()), *taken])
-        runs_text = runs_text or _hides_substitution(node)
+        runs_text = runs_text or _hides_commands(node)
     if runs_text:
         yield from _suffixes(_raw_words(text))
 
 
-def _hides_substitution(node: Node) -> bool:
-    """Whether there is a `$(` or a backtick that is no node of the tree, but may be run."""
+def _hides_commands(node: Node) -> bool:
+    """Whether something in it may be run that is no node of the tree."""
     if node.type not in ("word", "raw_string", "string", "heredoc_redirect"):
         return False
     text = _text(node)
+    if node.type == "word" and re.search(r"(?<!\\)\n", text):
+        return True  # the grammar runs two lines together where the second begins with a backslash
     if not ("`" in text or "$(" in text):
         return False
     if node.type == "heredoc_redirect":  # the grammar sees only some of what the shell expands
