@@ -39,7 +39,7 @@ _TEXT_RUNNERS = {
 _EXPAND_SUBSCRIPTS = {"let", "printf", "read", "test", "wait"}
 # Commands that run the command among their arguments.
 _WRAPPERS = {
-    "builtin", "caffeinate", "chroot", "command", "coproc", "doas", "env", "exec", "find", "flock",
+    "!", "builtin", "caffeinate", "chroot", "command", "coproc", "doas", "env", "exec", "find", "flock",
     "ionice", "nice", "nohup", "parallel", "script", "setsid", "stdbuf", "strace", "sudo", "time",
     "timeout", "unshare", "watch", "xargs",
 }  # fmt: skip
@@ -185,6 +185,8 @@ def _possible_in(text: str) -> Iterator[Possible]:
 
 def _hides_commands(node: Node) -> bool:
     """Whether something in it may be run that is no node of the tree."""
+    if node.type == "``":
+        return True  # the grammar glues an empty substitution to the word behind the blank
     if node.type not in ("word", "raw_string", "string", "heredoc_redirect"):
         return False
     text = _text(node)

@@ -125,7 +125,7 @@ MAY_RUN_RM = [
     "/bin/rm x", "/usr/bin/../bin/rm x", "$BIN/rm x", "r\\\nm x", "rm\\\n x", "r${E}m x",
     "/bin/r? x",
     "/bin/r[m] x", "{rm,x}", "rm${IFS}x", "$CMD x", "X=rm; $X x", "$(echo rm) x", "  rm x", "rm\tx",
-    "ls\n\\rm x", "ls -l\n\\rm x",
+    "ls\n\\rm x", "ls -l\n\\rm x", "! ! rm x", "! ! xargs rm x", "X=1 ``\trm x",
     # behind another command
     "env rm x", "env -i A=1 rm x", "env -S 'rm x'", "sudo rm x", "sudo -u root rm x", "nohup rm x",
     "timeout 5 rm x", "timeout -k 5 10 rm x", "xargs rm", "ls | xargs -n1 rm", "command rm x",
