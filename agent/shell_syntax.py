@@ -39,9 +39,9 @@ _TEXT_RUNNERS = {
 _EXPAND_SUBSCRIPTS = {"let", "printf", "read", "test", "wait"}
 # Commands that run the command among their arguments.
 _WRAPPERS = {
-    "!", "builtin", "caffeinate", "chroot", "command", "coproc", "doas", "env", "exec", "find", "flock",
-    "ionice", "nice", "nohup", "parallel", "script", "setsid", "stdbuf", "strace", "sudo", "time",
-    "timeout", "unshare", "watch", "xargs",
+    "!", "builtin", "caffeinate", "chroot", "command", "coproc", "doas", "env", "exec", "find",
+    "flock", "ionice", "nice", "nohup", "parallel", "script", "setsid", "stdbuf", "strace", "sudo",
+    "time", "timeout", "unshare", "watch", "xargs",
 }  # fmt: skip
 _WORD_TYPES = {"word", "number", "string", "raw_string", "concatenation", "simple_expansion"}
 _UNKNOWN = "\0"  # in a word: here stands what only the shell knows (a command holds no NUL)
