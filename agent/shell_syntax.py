@@ -30,12 +30,18 @@ _BETWEEN = re.compile(r"(?:[ \n;|]|&&|\|&)*")
 _REDIRECTION = re.compile(r"(?:\d*|&)(?:>>?|<|>\||>&) ?/dev/null|\d*[<>]&(?:\d+|-)")
 _SEPARATORS = {";", "&&", "||", "|", "|&", "\n"}
 _SHELLS = {"sh", "bash", "dash", "zsh", "ksh", "mksh", "ash", "fish", "busybox"}
-_TEXT_RUNNERS = {*_SHELLS, "eval", "source", ".", "trap"}  # run text that stands in quotes
+# Run a text that stands in quotes, or that they are given on stdin.
+_TEXT_RUNNERS = {
+    *_SHELLS, ".", "alias", "eval", "mapfile", "readarray", "source", "su",
+    "trap",
+}  # fmt: skip
+# Builtins that expand the subscript of a quoted `a[$(…)]`; so do assignments, `[[` and `((`.
+_EXPAND_SUBSCRIPTS = {"let", "printf", "read", "test", "wait"}
 # Commands that run the command among their arguments.
 _WRAPPERS = {
-    "builtin", "caffeinate", "chroot", "command", "coproc", "doas", "env", "exec", "find", "flock",
-    "ionice", "nice", "nohup", "parallel", "script", "setsid", "stdbuf", "strace", "sudo", "time",
-    "timeout", "unshare", "watch", "xargs",
+    "!", "builtin", "caffeinate", "chroot", "command", "coproc", "doas", "env", "exec", "find",
+    "flock", "ionice", "nice", "nohup", "parallel", "script", "setsid", "stdbuf", "strace", "sudo",
+    "time", "timeout", "unshare", "watch", "xargs",
 }  # fmt: skip
 _WORD_TYPES = {"word", "number", "string", "raw_string", "concatenation", "simple_expansion"}
 _UNKNOWN = "\0"  # in a word: here stands what only the shell knows (a command holds no NUL)
@@ -169,14 +175,36 @@ def _possible_in(text: str) -> Iterator[Possible]:
             words = list(_words(node))
             yield from _behind(words)
             runs_text = runs_text or _runs_text(words)
-        elif node.type in ("word", "raw_string"):
-            # Quoted here, but arithmetic, `unset` and `[[ -v` would run it.
-            runs_text = runs_text or "`" in _text(node) or "$(" in _text(node)
         elif node.type == "redirected_statement" and (taken := list(_taken_words(node))):
             body = [child for child in _nodes(node.children[0]) if child.type == "command"]
             yield from _behind([*(_words(body[-1]) if body else ()), *taken])
+        runs_text = runs_text or _hides_commands(node)
     if runs_text:
         yield from _suffixes(_raw_words(text))
+
+
+def _hides_commands(node: Node) -> bool:
+    """Whether something in it may be run that is no node of the tree."""
+    if node.type == "``":
+        return True  # the grammar glues an empty substitution to the word behind the blank
+    if node.type not in ("word", "raw_string", "string", "heredoc_redirect"):
+        return False
+    text = _text(node)
+    if node.type == "word" and re.search(r"(?<!\\)\n", text):
+        return True  # the grammar runs two lines together where the second begins with a backslash
+    if not ("`" in text or "$(" in text):
+        return False
+    if node.type == "heredoc_redirect":  # the grammar sees only some of what the shell expands
+        start = next((child for child in node.children if child.type == "heredoc_start"), node)
+        return not re.search(r"['\"\\]", _text(start))
+    if node.type == "word":
+        return True  # `${x:-` with a backtick behind it
+    if node.type == "string" and not re.search(r"\\[$`]", text):
+        return False
+    above = node.parent
+    while above is not None and above.type != "command":
+        above = above.parent
+    return above is None or _base(next(_words(above), "")) in _EXPAND_SUBSCRIPTS
 
 
 def _runs_text(words: Sequence[str]) -> bool:
@@ -196,6 +224,8 @@ def _behind(words: Sequence[str]) -> Iterator[Possible]:
             yield Possible("", is_open=True)
         flat = [piece for word in words[1:] for piece in _raw_words(word)]
         yield from _suffixes(flat)
+        # `env -S'git push'`: a command glued to the letter of an option.
+        yield from _suffixes([re.sub(r"^-[A-Za-z](?=.)", "", piece) for piece in flat])
 
 
 def _by_name(words: Sequence[str]) -> Iterator[Possible]:
@@ -217,7 +247,8 @@ def _raw_words(text: str) -> list[str]:
     """The words of a text that may be shell code, without its quotes."""
     text = re.sub(r"\$\{?IFS\}?", " ", text)
     text = re.sub(r"\$?['\"]|\\", "", text)
-    text = re.sub(r"\$\w+|\$\{[^}]*\}|\$[@*#?]", _UNKNOWN, text)
+    text = re.sub(r"\$\{\w+:?[-=+?]", " ", text)  # `${x:-git push}`
+    text = re.sub(r"\$\w+|\$\{[^}\s]*\}|\$[@*#?]", _UNKNOWN, text)
     return [word for word in re.split(r"[\s;|&()<>{}=,`]+|\$", text) if word]
 
 

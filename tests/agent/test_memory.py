@@ -196,19 +196,19 @@ def test_the_small_model_gets_no_notes() -> None:
     assert render_prompt("nano", [], facts, memory="x") == render_prompt("nano", [], facts)
 
 
-def test_an_agent_reads_the_notes_and_tells_what_is_missing(
-    make_agent: Callable[..., Agent], play: SimpleNamespace, repo: Path
+@pytest.mark.parametrize(("profile", "is_told"), [("lean", True), ("nano", False)])
+def test_an_agent_tells_once_what_it_could_not_read(
+    make_agent: Callable[..., Agent],
+    play: SimpleNamespace,
+    repo: Path,
+    profile: str,
+    is_told: bool,
 ) -> None:
-    (repo / "AGENTS.md").write_text("Always say please.\n")
-    (repo / "CLAUDE.md").write_bytes(b"\xff")  # not looked at: there is an AGENTS.md
-    agent = make_agent(play.say("ok"), prompt_profile="lean")
-    assert agent is not None
     (repo / "AGENTS.md").write_bytes(b"\xff")
-    events: list[Any] = list(make_agent(play.say("ok"), prompt_profile="lean").run("go"))
-    told = [notice.text for notice in play.of_kind(events, ev.Notice)]
-    assert any(text.startswith("AGENTS.md is not read: ") for text in told)
-    events = list(make_agent(play.say("ok"), prompt_profile="nano").run("go"))
-    assert not any("AGENTS.md" in n.text for n in play.of_kind(events, ev.Notice))
+    agent = make_agent(play.say("ok"), play.say("ok"), prompt_profile=profile)
+    events: list[Any] = [*agent.run("go"), *agent.run("go on")]
+    told = [n.text for n in play.of_kind(events, ev.Notice) if "AGENTS.md" in n.text]
+    assert told == (["AGENTS.md is not read: it is not UTF-8 text"] if is_told else [])
 
 
 def test_the_notes_are_in_the_tokens_of_a_session(

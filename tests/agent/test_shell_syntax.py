@@ -1,11 +1,12 @@
 """A rule for commands allows plain commands and nothing else, and forbids wherever one may run."""
 
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ds4_agent.agent.rules import allowed_by, denied_by, parse_rules
@@ -124,6 +125,7 @@ MAY_RUN_RM = [
     "/bin/rm x", "/usr/bin/../bin/rm x", "$BIN/rm x", "r\\\nm x", "rm\\\n x", "r${E}m x",
     "/bin/r? x",
     "/bin/r[m] x", "{rm,x}", "rm${IFS}x", "$CMD x", "X=rm; $X x", "$(echo rm) x", "  rm x", "rm\tx",
+    "ls\n\\rm x", "ls -l\n\\rm x", "! ! rm x", "! ! xargs rm x", "X=1 ``\trm x",
     # behind another command
     "env rm x", "env -i A=1 rm x", "env -S 'rm x'", "sudo rm x", "sudo -u root rm x", "nohup rm x",
     "timeout 5 rm x", "timeout -k 5 10 rm x", "xargs rm", "ls | xargs -n1 rm", "command rm x",
@@ -134,6 +136,13 @@ MAY_RUN_RM = [
     "sh -c 'rm x'", "bash -lc 'ls; rm x'", "eval 'rm x'", "eval rm x", "echo 'rm x' | sh",
     "bash <<E\nrm x\nE", "bash <<< 'rm x'", "env bash -c 'rm x'", "trap 'rm x' EXIT",
     "sh -c \"sh -c 'rm x'\"", "sh -c '/bin/rm x'", "xargs sh -c 'rm x'", ". <(echo rm x)",
+    "sh -c ${x:-rm y}", "sh -c 'r\\m x'", "env -S'rm x'", "su -c 'rm x'", "$SHELL -c 'rm x'",
+    "let \"a[\\$(rm x)]=1\"", "x='a[$(rm y)]'; echo $((x))", "alias q='rm x'",
+    # heredocs: what stands behind one, and what is expanded in one
+    "cat <<E | rm x\nfoo\nE", "cat <<E && rm x\nfoo\nE", "cat <<E\nfoo\nE\nrm x",
+    "cat <<E\n`rm x`\nE",
+    "cat <<-E\n\t$(rm x)\n\tE", "cat <<'E F'\nx\nE F\nrm x", "cat <<A <<B\n1\nA\n2\nB\nrm x",
+    "cat <<\\E\nx\nE\nrm x", "cat <<E\nE\nrm x\nE", "echo $((1<<2))\nrm x",
     # does not parse
     "rm x )", "echo ( rm x", "rm 'x", "if rm x", "ls ||| rm x", "rm x \x01", "x @(a) rm x",
     "rm " + "x" * 2 * LONGEST, "echo x;" * 2000 + "rm x", "((" * 500 + " rm x",
@@ -181,8 +190,9 @@ def test_a_pattern_with_stars_is_looked_for_in_the_whole_line() -> None:
 
 WORD = st.text("abcxyz019._/-", min_size=1, max_size=6)
 TAIL = st.text(
-    st.sampled_from("ab '\"\\$`(){}[]<>|&;!#~*?=\n\t") | st.characters(max_codepoint=0x2100),
-    max_size=12,
+    st.sampled_from("aabb   ''\"\"-./=:%@+,\\$`(){}[]<>|&;!#~*?\n\t")
+    | st.characters(max_codepoint=0x2100),
+    max_size=10,
 )
 BREAKS = (
     "; touch {}", " && touch {}", " || touch {}", " | touch {}", " & touch {}", "\ntouch {}",
@@ -197,31 +207,77 @@ def test_no_separator_expansion_or_redirection_passes_the_rule_of_the_first_word
     first: str, arguments: list[str], broken: str, target: str, after: list[str]
 ) -> None:
     command = " ".join((first, *arguments)) + broken.format(target) + " " + " ".join(after)
-    if target.startswith("touch") or first == "touch" or " /dev/null" in command:
-        return
     assert not is_allowed(command, f"bash({first}:*)", f"bash({first} *)")
 
 
-BASH = shutil.which("bash")
+BASH = shutil.which("bash") or ""
+needs_bash = pytest.mark.skipif(not BASH, reason="there is no bash")
+SHOW = 'show() { for word in "$@"; do printf \'<%s>\' "$word"; done; }\n'
 
 
+@needs_bash
 @given(TAIL)
 @settings(max_examples=300, deadline=None)
-def test_what_is_plain_here_runs_exactly_those_words_in_bash(tail: str) -> None:
-    """The differential: a plain command line gives bash the words this reader saw, and no more."""
-    if BASH is None:
-        pytest.skip("no bash")
-    command = "show " + tail
-    read = plain_commands(command.strip(" \t\n"))
+def test_what_is_plain_gives_bash_the_words_that_were_read(tail: str) -> None:
+    command = f"show {tail}".strip(" \t\n")
+    read = plain_commands(command)
     if isinstance(read, NotPlain) or len(read.parts) != 1:
         return
-    import shlex
+    assert run(SHOW + command, Path(__file__).parent) == "".join(
+        f"<{word}>" for word in shlex.split(read.parts[0])[1:]
+    )
 
-    expected = "".join(f"<{word}>" for word in shlex.split(read.parts[0])[1:])
-    script = 'show() { [ $# = 0 ] || printf "<%s>" "$@"; }\n' + command
+
+def run(command: str, directory: Path, **environment: str) -> str:
     done = subprocess.run(
-        [BASH, "--noprofile", "--norc", "-c", script],
-        capture_output=True, cwd=Path(__file__).parent, env={"PATH": "/usr/bin:/bin"}, timeout=20,
+        [BASH, "--noprofile", "--norc", "-c", command],
+        stdin=subprocess.DEVNULL, capture_output=True, cwd=directory, env=environment, timeout=20,
     )  # fmt: skip
-    if "/dev/null" not in command:
-        assert done.stdout.decode("utf-8", "surrogateescape") == expected
+    return done.stdout.decode("utf-8", "surrogateescape")
+
+
+# Pieces that make, and break, every kind of shell syntax around the command `rm x`.
+PIECES = (
+    "rm x", "rm x", "rm x", "rm", "ok", "ok", "ok", " ", " ", "'", '"', "\\", "$(", ")", "`", ";",
+    "\n", " && ", " | ", "<<E", "<<'E'", "\nE\n", "{ ", "; }", "if :; then ", "; fi", " #", "${x:-",
+    "}", "$((", "))", "<(", ">f ", "2>&1 ", ">/dev/null", "env ", "X=1 ", "case a in a) ",
+    ";; esac", "[[ ", " ]]", "f() ", "eval ", "sh -c ", "(", "! ", "&",
+    "~", "*", "{a,b}", "$'", "\\\n", "<<<",
+    "for i in a; do ", "; done", "xargs ", "a=(", "$[", "]", "a[", "\\'", "nice ", "\t", "\r",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def commands(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A PATH on which `rm` only leaves a mark, and a directory to work in."""
+    place = tmp_path_factory.mktemp("commands")
+    (place / "bin").mkdir()
+    (place / "work").mkdir()
+    for name, script in (("rm", ': > "$MARK"'), ("ok", "exit 0")):
+        (place / "bin" / name).write_text(f"#!{BASH}\n{script}\n")
+        (place / "bin" / name).chmod(0o755)
+    for name in ("bash", "env", "xargs", "nice", "cat"):
+        (place / "bin" / name).symlink_to(shutil.which(name) or "/nonexistent")
+    (place / "bin/sh").symlink_to(BASH)
+    return place
+
+
+@needs_bash
+@given(pieces=st.lists(st.sampled_from(PIECES), min_size=2, max_size=9))
+@settings(
+    max_examples=300, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
+)
+def test_what_bash_really_runs_was_seen(commands: Path, pieces: list[str]) -> None:
+    """The differential: bash runs `rm` only where a refusing rule for it had spoken, and a command
+    line allowed by the rule of another command neither runs it nor makes a file."""
+    command = "".join(pieces)
+    mark = commands / "mark"
+    mark.unlink(missing_ok=True)
+    run(command, commands / "work", PATH=str(commands / "bin"), MARK=str(mark))
+    made = list((commands / "work").iterdir())
+    for path in made:
+        path.unlink()
+    assert is_denied(command, "bash(rm:*)") or not mark.exists()
+    if is_allowed(command, "bash(ok:*)"):
+        assert not mark.exists()
+        assert not made
