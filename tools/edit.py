@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from ds4_agent.tools.api import tool
 from ds4_agent.tools.difference import unified
+from ds4_agent.tools.effects import effect_of_change
 from ds4_agent.tools.files import count, read_file, text_of
 from ds4_agent.tools.text import Text, encode, lines, shown
 from ds4_agent.tools.types import ToolContext, ToolError, ToolResult
@@ -34,7 +35,7 @@ class Span:
     line: int
 
 
-@tool(effect="edit")
+@tool(effect="edit", classify=effect_of_change)
 def edit(
     context: ToolContext,
     path: str,

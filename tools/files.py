@@ -12,6 +12,7 @@ import posixpath
 
 from ds4_agent.tools.api import tool
 from ds4_agent.tools.difference import unified
+from ds4_agent.tools.effects import effect_of_change
 from ds4_agent.tools.ignore import walk
 from ds4_agent.tools.text import Text, decode, lines, shown
 from ds4_agent.tools.types import ToolContext, ToolError, ToolResult
@@ -49,7 +50,7 @@ def read(
     return ToolResult(_page(place, text, found, start_line, max_lines))
 
 
-@tool(effect="edit")
+@tool(effect="edit", classify=effect_of_change)
 def write(context: ToolContext, path: str, content: str) -> ToolResult:
     """Create a file, or replace all of a file; use edit to change a part.
 
