@@ -48,8 +48,8 @@ class Tool:
     """A tool the model can call.
 
     `parameters` is a JSON schema of type object whose properties stand in the order of the
-    signature. `run(context, **arguments)` gets validated arguments only. `effect` is that of its calls
-    as a rule, and is what is listed; `effect_of` tells that of one call, and is what is asked about.
+    signature. `run(context, **arguments)` gets validated arguments only. `effect` is that of most
+    calls, and what is listed; `effect_of` tells that of one call, and is what is asked about.
     """
 
     name: str
