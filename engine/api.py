@@ -6,7 +6,8 @@ imports MLX, touches a disk or knows about messages and tools.
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
     from ds4_agent.engine.dsml.constraints import Constraint
@@ -19,8 +20,13 @@ __all__ = [
     "GrammarState",
     "PrefillProgress",
     "Sampling",
+    "SavePoint",
+    "StoreOptions",
     "Token",
 ]
+
+SavePoint = Literal["system", "prompt", "answer"]
+"""Why a place is kept on disk: the end of a system prompt (kept longest), a prompt, an answer."""
 
 
 @dataclass(frozen=True)
@@ -46,16 +52,27 @@ class Sampling:
 
 
 @dataclass(frozen=True)
+class StoreOptions:
+    """Where states are kept on disk, and how many bytes they may take there."""
+
+    directory: Path
+    budget: int
+
+
+@dataclass(frozen=True)
 class PrefillProgress:
     """After a finished chunk: `done` of `total` new tokens, over `reused` tokens already computed.
 
-    `tokens_per_second` is the mean since this extend began.
+    `restored` of the `reused` tokens were read from disk by this very extend; where that was all
+    there was to do, it is reported once with `total` 0. `tokens_per_second` is the mean since this
+    extend began.
     """
 
     done: int
     total: int
     reused: int
     tokens_per_second: float
+    restored: int = 0
 
 
 class Checkpoint(Protocol):
@@ -122,6 +139,11 @@ class Context(Protocol):
 
     def rewind(self, checkpoint: Checkpoint) -> None:
         """Back to a checkpoint of this context, or of one it was forked from."""
+        ...
+
+    def save(self, point: SavePoint) -> None:
+        """Keep this place on disk, computed as far as it is. Returns at once, never raises; does
+        nothing where there is no store."""
         ...
 
 

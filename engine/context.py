@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ds4_agent.engine.api import Checkpoint as CheckpointProtocol
-from ds4_agent.engine.api import GrammarState, PrefillProgress, Sampling, Token
+from ds4_agent.engine.api import GrammarState, PrefillProgress, Sampling, SavePoint, Token
 from ds4_agent.engine.dsml.constraints import Forced, Free
 from ds4_agent.engine.errors import ContextFullError, EngineError
 from ds4_agent.engine.sampler import choose, generator
@@ -145,6 +145,9 @@ class ModelContext:
         if not isinstance(checkpoint, Checkpoint) or checkpoint.model is not self._runtime.model:
             raise EngineError("this checkpoint belongs to another model; start a new session")
         self._place = checkpoint
+
+    def save(self, point: SavePoint) -> None:
+        """See `api.Context.save`."""
 
     def _append(self, ids: Sequence[int]) -> None:
         self._place = replace(self._place, log=self._place.log.appended(ids))

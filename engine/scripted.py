@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ds4_agent.engine.api import Checkpoint as CheckpointProtocol
-from ds4_agent.engine.api import GrammarState, PrefillProgress, Sampling, Token
+from ds4_agent.engine.api import GrammarState, PrefillProgress, Sampling, SavePoint, Token
 from ds4_agent.engine.dsml.segments import EOS
 from ds4_agent.engine.dsml.tokenizer import Tokenizer
 from ds4_agent.engine.errors import ContextFullError, EngineError, ScriptError
@@ -146,6 +146,9 @@ class ScriptedContext:
         if not isinstance(checkpoint, Place):
             raise EngineError("this checkpoint belongs to another model; start a new session")
         self._place = checkpoint
+
+    def save(self, point: SavePoint) -> None:
+        """See `api.Context.save`. A script has no state to keep."""
 
     def _append(self, ids: Sequence[int]) -> None:
         self._place = replace(self._place, log=self._place.log.appended(ids))
