@@ -2,7 +2,8 @@
 
 In: plain records and token ids. Out: `events.jsonl` and `tokens.jsonl` in the session's directory,
 0600 in a directory of 0700. Every record is one O_APPEND write, so a killed process leaves whole
-lines. Never ends the session: on the first failure it says so once and writes no more.
+lines, and a durable one outlives a power cut. One process at a time writes them (`lock`). Never
+ends the session: on the first failure it says so once and writes no more.
 """
 
 from __future__ import annotations
@@ -15,6 +16,10 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+
+from ds4_agent.sessions.errors import SessionInUseError
+from ds4_agent.sessions.lock import SessionLock
+from ds4_agent.sessions.private import sync, sync_directory
 
 __all__ = ["SessionLog", "new_session_id"]
 
@@ -30,15 +35,17 @@ class SessionLog:
     """The two logs of one session. Every method is safe to call after a failure."""
 
     def __init__(self, directory: Path) -> None:
-        """Nothing is created before the first record."""
+        """Nothing is created before the first record, which takes the lock if nobody did yet."""
         self.directory = directory
+        self.lock = SessionLock(directory)
         self.failure = ""  # one line once something could not be written
         self._files: dict[str, int] = {}
         self._sampled: list[int] = []
         self._kind = ""
 
     def event(self, record: Mapping[str, Any], *, durable: bool = False) -> None:
-        """Append an event. `durable`: on the disk itself before this returns (user prompts)."""
+        """Append an event. `durable`: it and all before it are on the disk itself before this
+        returns."""
         self._append("events.jsonl", record, durable=durable)
 
     def tokens(self, kind: str, ids: Sequence[int]) -> None:
@@ -63,6 +70,7 @@ class SessionLog:
         for descriptor in self._files.values():
             os.close(descriptor)
         self._files = {}
+        self.lock.release()
 
     def _append(self, name: str, record: Mapping[str, Any], *, durable: bool = False) -> None:
         if self.failure:
@@ -74,17 +82,28 @@ class SessionLog:
             descriptor = self._descriptor(name)
             _write_whole(descriptor, data)
             if durable:
-                os.fsync(descriptor)
+                sync(descriptor)
+        except SessionInUseError as error:
+            self.failure = f"this session is not saved: {error}"
         except OSError as error:
             reason = error.strerror or str(error)
             self.failure = f"this session is not saved: {self.directory}: {reason}"
 
     def _descriptor(self, name: str) -> int:
         if name not in self._files:
-            _make_private(self.directory)
-            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+            self.lock.acquire()
+            flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
             self._files[name] = os.open(self.directory / name, flags, 0o600)
+            _end_torn_line(self._files[name])
+            sync_directory(self.directory)
         return self._files[name]
+
+
+def _end_torn_line(descriptor: int) -> None:
+    """What a power cut left of a last line stays, as a damaged line of its own."""
+    size = os.fstat(descriptor).st_size
+    if size and os.pread(descriptor, 1, size - 1) != b"\n":
+        _write_whole(descriptor, b"\n")
 
 
 def _write_whole(descriptor: int, line: bytes) -> None:
@@ -92,9 +111,3 @@ def _write_whole(descriptor: int, line: bytes) -> None:
     if written != len(line):  # the disk filled up in the middle: leave whole lines only
         os.ftruncate(descriptor, os.fstat(descriptor).st_size - written)
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-
-def _make_private(directory: Path) -> None:
-    missing = [path for path in (directory, *directory.parents) if not path.exists()]
-    for path in reversed(missing):
-        path.mkdir(mode=0o700, exist_ok=True)

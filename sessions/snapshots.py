@@ -34,6 +34,7 @@ from pathlib import Path
 from typing import Any
 
 from ds4_agent.sessions.errors import SnapshotError
+from ds4_agent.sessions.private import make_private, sync, sync_directory
 
 __all__ = ["SavedFile", "SavedTurn", "Snapshots", "digest", "latest_changed"]
 
@@ -209,14 +210,14 @@ class Snapshots:
     def _open(self) -> None:
         """The journal open at its end, and the turn's number known."""
         if self._journal < 0:
-            _make_private(self._folder)
+            make_private(self._folder)
             for name in os.listdir(self._folder):
                 if name.endswith(UNFINISHED):  # of a process that was killed
                     os.unlink(self._folder / name)
             flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
             self._journal = os.open(self._folder / JOURNAL, flags, 0o600)
             _drop_torn_end(self._journal)
-            _sync_directory(self._folder)
+            sync_directory(self._folder)
             journal = _read(self._folder)
             self._turn = journal.last_number
             if any(root not in journal.roots for root in self._roots):
@@ -231,7 +232,7 @@ class Snapshots:
         size = os.fstat(self._journal).st_size
         try:
             _write_all(self._journal, line)
-            os.fsync(self._journal)
+            sync(self._journal)
         except OSError:
             with suppress(OSError):  # the disk is full: leave whole lines only
                 os.ftruncate(self._journal, size)
@@ -248,7 +249,7 @@ class Snapshots:
         descriptor = os.open(temporary, flags, 0o600)
         try:
             _write_all(descriptor, data)
-            os.fsync(descriptor)
+            sync(descriptor)
             os.rename(temporary, self._folder / name)
         except OSError:
             with suppress(OSError):
@@ -256,7 +257,7 @@ class Snapshots:
             raise
         finally:
             os.close(descriptor)
-        _sync_directory(self._folder)
+        sync_directory(self._folder)
 
 
 def digest(data: bytes) -> str:
@@ -349,18 +350,3 @@ def _drop_torn_end(descriptor: int) -> None:
     data = os.pread(descriptor, size, 0)
     if size and not data.endswith(b"\n"):
         os.ftruncate(descriptor, data.rfind(b"\n") + 1)
-
-
-def _make_private(directory: Path) -> None:
-    missing = [path for path in (directory, *directory.parents) if not path.exists()]
-    for path in reversed(missing):
-        path.mkdir(mode=0o700, exist_ok=True)
-        _sync_directory(path.parent)
-
-
-def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
