@@ -93,7 +93,7 @@ def test_a_damaged_lock_file_still_locks(tmp_path: Path, content: bytes) -> None
     lock = SessionLock(tmp_path / "s")
     lock.acquire()
     (tmp_path / "s/lock").write_bytes(content)
-    with pytest.raises(SessionInUseError, match="session s is open in another process$"):
+    with pytest.raises(SessionInUseError, match=r"session s is open in another process$"):
         SessionLock(tmp_path / "s").acquire()
     lock.release()
 
