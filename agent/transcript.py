@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import accumulate, groupby, repeat
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from ds4_agent.agent.errors import UsageError
 from ds4_agent.engine.errors import ContextFullError
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from ds4_agent.engine.dsml.tokenizer import Tokenizer
     from ds4_agent.sessions.log import SessionLog
 
-__all__ = ["Trace", "Transcript", "ids_with_kinds"]
+__all__ = ["Place", "Trace", "Transcript", "ids_with_kinds"]
 
 
 class Trace:
@@ -65,31 +66,60 @@ class Trace:
         self._file = None
 
 
+@dataclass(frozen=True)
+class Place:
+    """A branch of the token log, and a context that holds its first ids."""
+
+    context: Context
+    branch: int = 0
+
+
 class Transcript:
     """One context and the records of it. Used by one thread at a time, like the context."""
 
     def __init__(
         self,
-        context: Context,
+        place: Place,
         tokenizer: Tokenizer,
         limit: int,
         log: SessionLog | None = None,
         trace: Trace | None = None,
+        *,
+        next_branch: int = 1,
+        first: Mapping[str, Any] | None = None,
     ) -> None:
+        """`next_branch` is the first number no branch of the log has; `first` is what the token log
+        has to say before its next record, of a session taken up again."""
         self.tokenizer = tokenizer
         self.limit = limit
-        self._context = context
+        self.branch = place.branch
+        self._context = place.context
         self._log = log
         self._trace = trace
+        self._next_branch = next_branch
+        self._first = first
 
     def fork(self) -> Transcript:
         """An independent transcript that begins as this one; what it appends is kept nowhere."""
-        return Transcript(self._context.fork(), self.tokenizer, self.limit)
+        return Transcript(Place(self._context.fork()), self.tokenizer, self.limit)
 
-    def switch(self, context: Context) -> Context:
-        """Go on in another context of the same engine; returns the one left, unchanged."""
-        left, self._context = self._context, context
-        return left
+    @property
+    def place(self) -> Place:
+        """Where the transcript stands; it can be gone back to, and begun from."""
+        return Place(self._context.fork(), self.branch)
+
+    def begin(self, start: Place, why: str) -> None:
+        """Go on in a new branch that starts as `start`, which may be of any branch and of another
+        context of the same engine. `why`: see `sessions.saved`."""
+        number, self._next_branch = self._next_branch, self._next_branch + 1
+        at = len(start.context.tokens)
+        self._branches({"branch": number, "from": start.branch, "at": at, "why": why})
+        self._context, self.branch = start.context.fork(), number
+
+    def go_back(self, place: Place) -> None:
+        """Go on at the end of another branch."""
+        self._branches({"switch": place.branch})
+        self._context, self.branch = place.context.fork(), place.branch
 
     @property
     def length(self) -> int:
@@ -148,9 +178,20 @@ class Transcript:
         if self._trace is not None:
             self._trace.flush()
 
+    def _branches(self, record: Mapping[str, Any]) -> None:
+        if self._log is not None:
+            self._catch_up(self._log)
+            self._log.branch(record)
+
+    def _catch_up(self, log: SessionLog) -> None:
+        if self._first is not None:
+            first, self._first = self._first, None
+            log.branch(first)
+
     def _note(self, kind: str, ids: Sequence[tuple[int, int]]) -> None:
         if self._log is not None:
-            self._log.tokens(kind, [token_id for _, token_id in ids])
+            self._catch_up(self._log)
+            self._log.tokens(kind, [token_id for _, token_id in ids], at=ids[0][0])
         if self._trace is not None:
             for index, token_id in ids:
                 self._trace.write(index, token_id, kind, self.tokenizer.piece(token_id))

@@ -173,7 +173,12 @@ class Engine(Protocol):
     @property
     def default_sampling(self) -> Sampling: ...
 
-    def new_context(self) -> Context: ...
+    def new_context(self, ids: Sequence[int] = ()) -> Context:
+        """A context that holds `ids`, none of them computed: the next `extend` or `sample` does.
+
+        Raises ContextFullError or TokenRangeError.
+        """
+        ...
 
     def close(self) -> None:
         """End the engine thread and free the weights. Safe to call twice."""

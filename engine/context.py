@@ -132,6 +132,14 @@ class ModelContext:
                 if token.id == self._runtime.eos:
                     return
 
+    def holding(self, ids: Sequence[int]) -> "ModelContext":
+        """A context of its own that goes on with `ids`, not computed yet. Raises as `extend`."""
+        run = self._runtime
+        check_ids(ids, run.vocabulary, len(self.tokens), run.context_length)
+        other = self.fork()
+        other._append(ids)
+        return other
+
     def fork(self) -> "ModelContext":
         """See `api.Context.fork`."""
         return ModelContext(self._runtime, self._place)

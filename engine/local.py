@@ -4,7 +4,7 @@ in one EngineError that says what to do, with the thread ended.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ds4_agent.engine import blas
@@ -51,8 +51,8 @@ class ModelEngine:
             Sampling(temperature=0.0) if is_nano else Sampling(temperature=1.0, top_p=0.95)
         )
 
-    def new_context(self) -> ModelContext:
-        return ModelContext(self._runtime)
+    def new_context(self, ids: Sequence[int] = ()) -> ModelContext:
+        return ModelContext(self._runtime).holding(ids)
 
     def close(self) -> None:
         self._worker.close()

@@ -41,8 +41,9 @@ class ScriptedEngine:
         self._played = 0
         self._lock = threading.Lock()
 
-    def new_context(self) -> "ScriptedContext":
-        return ScriptedContext(self)
+    def new_context(self, ids: Sequence[int] = ()) -> "ScriptedContext":
+        check_ids(ids, self.tokenizer.vocab_size, 0, self.context_length)
+        return ScriptedContext(self, Place(TokenLog().appended(ids), len(ids)))
 
     def close(self) -> None:
         """Nothing to free."""

@@ -23,6 +23,7 @@ from ds4_agent.sessions.private import sync, sync_directory
 
 __all__ = ["SessionLog", "new_session_id"]
 
+EVENTS, TOKENS = "events.jsonl", "tokens.jsonl"
 TOKENS_PER_RECORD = 64  # sampled ids are written at least this often
 
 
@@ -42,26 +43,39 @@ class SessionLog:
         self._files: dict[str, int] = {}
         self._sampled: list[int] = []
         self._kind = ""
+        self._at = 0  # of the first of them in its branch
+        self._unsynced = False  # ids were written that may not be on the disk itself
 
     def event(self, record: Mapping[str, Any], *, durable: bool = False) -> None:
-        """Append an event. `durable`: it and all before it are on the disk itself before this
-        returns."""
-        self._append("events.jsonl", record, durable=durable)
+        """Append an event. `durable`: it and all before it, ids too, are on the disk itself before
+        this returns."""
+        if durable:
+            self.flush()
+            self._sync_tokens()
+        self._append(EVENTS, record, durable=durable)
 
-    def tokens(self, kind: str, ids: Sequence[int]) -> None:
-        """Append ids of one kind: control, template, data, sampled or forced.
+    def tokens(self, kind: str, ids: Sequence[int], at: int) -> None:
+        """Append ids of one kind (control, template, data, sampled or forced), the first of them
+        the `at`-th of its branch.
 
         Sampled ids come one at a time and are gathered; `flush` writes what is left.
         """
         if kind != self._kind or len(self._sampled) >= TOKENS_PER_RECORD:
             self.flush()
             self._kind = kind
+        if not self._sampled:
+            self._at = at
         self._sampled.extend(ids)
+
+    def branch(self, record: Mapping[str, Any]) -> None:
+        """Append to the token log what begins or takes up a branch; see `saved`."""
+        self.flush()
+        self._write_tokens(record)
 
     def flush(self) -> None:
         """Write the ids gathered so far."""
         if self._sampled:
-            self._append("tokens.jsonl", {"kind": self._kind, "ids": self._sampled})
+            self._write_tokens({"kind": self._kind, "at": self._at, "ids": self._sampled})
             self._sampled = []
 
     def close(self) -> None:
@@ -71,6 +85,19 @@ class SessionLog:
             os.close(descriptor)
         self._files = {}
         self.lock.release()
+
+    def _write_tokens(self, record: Mapping[str, Any]) -> None:
+        self._unsynced = True
+        self._append(TOKENS, record)
+
+    def _sync_tokens(self) -> None:
+        if self._unsynced and TOKENS in self._files and not self.failure:
+            try:
+                sync(self._files[TOKENS])
+            except OSError as error:
+                reason = error.strerror or str(error)
+                self.failure = f"this session is not saved: {self.directory}: {reason}"
+            self._unsynced = False
 
     def _append(self, name: str, record: Mapping[str, Any], *, durable: bool = False) -> None:
         if self.failure:
