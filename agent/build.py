@@ -25,10 +25,12 @@ if TYPE_CHECKING:
     from ds4_agent.agent.loop import Agent, Identity, Retooled
     from ds4_agent.agent.prompt.facts import Facts
     from ds4_agent.agent.prompt.memory import Memory
+    from ds4_agent.agent.reload import Changed
+    from ds4_agent.agent.resume import Resumed
     from ds4_agent.agent.steps import Model
     from ds4_agent.agent.toolbox import Toolbox
     from ds4_agent.agent.transcript import Trace
-    from ds4_agent.engine.api import Engine, Sampling
+    from ds4_agent.engine.api import Context, Engine, Sampling
     from ds4_agent.engine.dsml.segments import Segment
     from ds4_agent.sessions.log import SessionLog
     from ds4_agent.tools.process import Processes
@@ -64,6 +66,7 @@ class RunOptions:
     yolo: bool = False
     trusts: bool = False  # --trust: what this repository brings may run, from now on
     keeps_log: bool = True
+    resumes: Path | None = None  # the directory of the session that goes on
     uses_grammar: bool = True
     approvals_log: Path | None = None
     trace_tokens: Path | None = None
@@ -75,12 +78,14 @@ def build_agent(
     approver: Approver | None = None,
     on_load: Callable[[int, int], None] | None = None,
     engine: Engine | None = None,
+    warm: Context | None = None,
 ) -> Agent:
     """An agent ready to run; `close` it. An `--approver` command goes before `approver`.
 
     `on_load(done, total)` is called from the engine's thread while weights load. A given `engine`
-    is used instead of opening the model, and stays open. Raises UsageError and EngineError with
-    everything closed again.
+    is used instead of opening the model, and stays open; `warm` is a live context of it that may
+    hold the ids of the session that goes on. Raises UsageError and EngineError with everything
+    closed again.
     """
     from ds4_agent.agent.toolbox import gather_toolbox
     from ds4_agent.engine.open import open_engine
@@ -100,7 +105,7 @@ def build_agent(
             stack.callback(engine.close)
         cancel = threading.Event()
         _choose_approver(approvals, options, processes, cancel, records.session_id, approver)
-        parts = _Parts(options, engine, toolbox, approvals, processes, cancel, records)
+        parts = _Parts(options, engine, toolbox, approvals, processes, cancel, records, warm)
         return _assemble(parts, stack)
 
 
@@ -113,6 +118,7 @@ class _Parts:
     processes: Processes
     cancel: threading.Event
     records: _Records
+    warm: Context | None
 
     @property
     def tools(self) -> tuple[Tool, ...]:
@@ -124,12 +130,18 @@ class _Records:
 
     def __init__(self, options: RunOptions) -> None:
         from ds4_agent.agent.transcript import Trace
+        from ds4_agent.agent.resume import held, read_session
         from ds4_agent.sessions.log import SessionLog, new_session_id
         from ds4_agent.sessions.snapshots import Snapshots
 
-        self.session_id = new_session_id(datetime.now().astimezone())
-        directory = options.places.sessions / self.session_id
+        new = options.places.sessions / new_session_id(datetime.now().astimezone())
+        directory = options.resumes or new
+        self.session_id = directory.name if options.keeps_log else new.name
         self.log: SessionLog | None = SessionLog(directory) if options.keeps_log else None
+        if self.log is not None and options.resumes is not None:
+            held(self.log)
+        # Only once nobody else can append to it any more.
+        self.saved = read_session(directory) if options.resumes is not None else None
         roots = [Path(os.path.realpath(root)) for root in (options.directory, *options.add_dirs)]
         self.snapshots = Snapshots(directory, roots) if options.keeps_log else None
         self.approvals = ApprovalsLog(options.approvals_log) if options.approvals_log else None
@@ -145,7 +157,9 @@ def _assemble(parts: _Parts, stack: ExitStack) -> Agent:
     from ds4_agent.agent.calls import CallRunner
     from ds4_agent.agent.loop import Agent, Limits
     from ds4_agent.agent.record import Recorder
-    from ds4_agent.agent.transcript import Transcript
+    from ds4_agent.agent.reload import announcement, changed_tools
+    from ds4_agent.agent.resume import resume
+    from ds4_agent.agent.transcript import Place, Transcript
     from ds4_agent.agent.undo import Undo
     from ds4_agent.tools.types import ToolContext
     from ds4_agent.tools.workspace import Workspace
@@ -166,15 +180,27 @@ def _assemble(parts: _Parts, stack: ExitStack) -> Agent:
     identity = _identity(parts, parts.tools)
     profile = settings.prompt_profile or engine.default_profile
     memory = gathered_memory(options, profile)
+    model = _model(options, engine, parts.tools)
+    prefix = session_prefix(options, engine, parts.tools, memory)
+    resumed = announced = None
+    if records.saved is not None:
+        resumed = resume(
+            records.saved, engine, prefix=prefix, thinking=model.thinking, warm=parts.warm
+        )
+        if not resumed.is_text:
+            announced = changed_tools(records.saved.schemas, parts.tools)
     return Agent(
         identity,
-        _model(options, engine, parts.tools),
+        model,
         Transcript(
-            engine.new_context(),
+            resumed.place if resumed else Place(engine.new_context()),
             engine.tokenizer,
             engine.context_length,
             records.log,
             records.trace,
+            fingerprint=engine.fingerprint,
+            next_branch=resumed.next_branch if resumed else 1,
+            first=resumed.first if resumed else None,
         ),
         CallRunner(
             parts.tools,
@@ -184,16 +210,20 @@ def _assemble(parts: _Parts, stack: ExitStack) -> Agent:
             jobs_run,
             on_command=snapshots.command_ran if snapshots else lambda: None,
         ),
-        Recorder(records.log, others, time.time, header=_header(identity, engine)),
-        prefix=session_prefix(options, engine, parts.tools, memory),
+        Recorder(records.log, others, time.time, header=_header(parts, model, resumed)),
+        prefix=prefix,
         limits=Limits(settings.max_turns, settings.max_tokens, settings.time_limit),
         new_context=engine.new_context,
         undo=Undo(snapshots, workspace) if snapshots else None,
         notices=[
+            *([resumed.notice] if resumed else []),
             *_notices(options, parts.approvals.mode),
             *memory.notices,
             *parts.toolbox.notices,
+            *(announced.notices if announced else ()),
         ],
+        resumed=resumed,
+        announcement=announcement(announced, with_schemas=profile != "nano") if announced else "",
         retool=_retool(parts, workspace),
         on_close=stack.pop_all().close,  # last: until here a failure closes everything
     )
@@ -364,14 +394,18 @@ def _identity(parts: _Parts, tools: Sequence[Tool]) -> Identity:
     )
 
 
-def _header(identity: Identity, engine: Engine) -> dict[str, Any]:
+def _header(parts: _Parts, model: Model, resumed: Resumed | None) -> list[dict[str, Any]]:
+    """The first lines of the event log, or those that say that the session goes on."""
     from ds4_agent import __version__
+    from ds4_agent.agent.record import tools_line
 
-    return {
-        "type": "session",
-        "session_id": identity.session_id,
-        "cwd": identity.directory,
-        "model": identity.model,
-        "fingerprint": engine.fingerprint,
+    first = {
+        "type": "resumed" if resumed else "session",
+        "session_id": parts.records.session_id,
+        "cwd": os.fspath(parts.options.directory),
+        "model": parts.engine.model_name,
+        "fingerprint": parts.engine.fingerprint,
         "version": __version__,
     }
+    reads_of_all = resumed is None or resumed.is_text
+    return [first, tools_line(model.schemas)] if reads_of_all else [first]

@@ -18,8 +18,9 @@ from ds4_agent.agent import events as ev
 from ds4_agent.agent.calls import CallRunner, interrupted
 from ds4_agent.agent.compaction import compaction_room, continued, summarise
 from ds4_agent.agent.errors import UsageError
+from ds4_agent.agent.rewind import Past, Rewound
 from ds4_agent.agent.steps import LENGTH_ERROR, Model, Step, Tail, run_step
-from ds4_agent.agent.transcript import Transcript
+from ds4_agent.agent.transcript import Place, Transcript
 from ds4_agent.agent.undo import NOT_SAVED
 from ds4_agent.engine.dsml.encode import (
     assistant_header,
@@ -33,6 +34,7 @@ from ds4_agent.engine.errors import Cancelled, ContextFullError, EngineError
 if TYPE_CHECKING:
     from ds4_agent.agent.approval import Mode
     from ds4_agent.agent.record import Recorder
+    from ds4_agent.agent.resume import Resumed
     from ds4_agent.agent.undo import TurnUndone, Undo
     from ds4_agent.engine.api import Context
     from ds4_agent.tools.types import Tool
@@ -91,14 +93,6 @@ class _Turn:
 
 
 @dataclass(frozen=True)
-class _Branch:
-    """A conversation that was left for its summary."""
-
-    context: Context
-    tail: Tail
-
-
-@dataclass(frozen=True)
 class _End:
     reason: ev.TurnReason
     detail: str = ""
@@ -121,12 +115,15 @@ class Agent:
         undo: Undo | None = None,
         notices: Sequence[str] = (),
         retool: Callable[[], Retooled | None] = lambda: None,
+        resumed: Resumed | None = None,
+        announcement: str = "",
         on_close: Callable[[], None] = lambda: None,
     ) -> None:
         """`prefix` is the session's prompt up to the first user turn; `new_context` gives an empty
         context of the same engine; `undo` None: nothing is saved for one; `notices` are told at the
-        start of the first run; `retool` is asked before each turn; `on_close` frees what the
-        session holds."""
+        start of the first run; `retool` is asked before each turn; `resumed` is the session that
+        goes on, and `announcement` what its model must read about its tools; `on_close` frees what
+        the session holds."""
         self.identity = identity
         self.limits = limits
         self._model = model
@@ -134,19 +131,21 @@ class Agent:
         self._runner = runner
         self._recorder = recorder
         self._undo = undo
-        self._reminders: list[str] = []  # what the model is told before its next user turn
+        # What the model is told before its next user turn.
+        self._reminders = [*resumed.reminders] if resumed else []
         self._notices = tuple(notices)
         self._retool = retool
-        self._announcement = ""  # what the model has yet to read about its tools
+        self._announcement = announcement  # what the model has yet to read about its tools
+        self._announced: list[tuple[int, str]] = []  # in which turn it read of them
         self._on_close = on_close
         self._cancel = runner.cancel
         self._stop: ev.TurnReason = "interrupted"  # why `cancel` is set, when it is
         self._prefix = tuple(prefix)
         self._new_context = new_context
-        self._tail = Tail(closing=self._prefix)
-        self._branches: list[_Branch] = []
+        self._tail = resumed.tail if resumed else Tail(closing=self._prefix)
+        self._past = resumed.past if resumed else Past()
         self._room = compaction_room(transcript.limit)
-        self._calls = 0
+        self._calls = resumed.calls if resumed else 0
 
     @property
     def mode(self) -> Mode:
@@ -181,13 +180,53 @@ class Agent:
     def uncompact(self) -> bool:
         """Between runs: back to the conversation before the last compaction, which is then not
         compacted again until it is entirely full. False where there is none."""
-        if not self._branches:
+        back = self._past.uncompact()
+        if back is None:
             return False
-        branch = self._branches.pop()
-        self._transcript.switch(branch.context)
-        self._tail = branch.tail
+        self._transcript.go_back(back.place)
+        self._recorder.branched(self._transcript.branch)
+        self._tail = back.tail
         self._room = 0
         return True
+
+    @property
+    def turns(self) -> tuple[str, ...]:
+        """The prompts of the conversation, oldest first: where `rewind` can go back to."""
+        return tuple(mark.prompt for mark in self._past.marks)
+
+    @property
+    def context(self) -> Context:
+        """The live context, as it is now; what is done to it changes nothing here."""
+        return self._transcript.place.context
+
+    def rewind(self, turn: int, *, with_files: bool = False) -> Rewound:
+        """Between runs: back to where the `turn`-th prompt (from 1) was not yet asked; computes
+        nothing. `with_files` takes back what that turn and those after it did to files.
+
+        Raises UsageError and OutputError.
+        """
+        if with_files and self._undo is None:
+            raise UsageError(NOT_SAVED)
+        mark, back = self._past.rewind(turn)
+        undone = None
+        try:
+            if self._undo is not None and with_files:
+                undone = self._undo.turns_after(mark.changes)
+        finally:  # the conversation goes back also where a file could not be written down
+            self._transcript.begin(back.place, "rewind")
+            self._tail = back.tail
+            self._room = compaction_room(self._transcript.limit)
+            rewound = Rewound(mark.prompt, undone)
+            self._recorder.rewound(self._transcript.branch, turn, rewound)
+        self._announcement = "\n\n".join(
+            text
+            for told_in, text in [*self._announced, (turn, self._announcement)]
+            if text and told_in >= turn
+        )
+        self._announced = [told for told in self._announced if told[0] < turn]
+        if self._undo is not None and not with_files:
+            self._remind(self._undo.left_by_rewind(mark.changes))
+        return rewound
 
     def undo(self) -> TurnUndone:
         """Take back what the last turn did to files; the model is told with the next prompt.
@@ -198,9 +237,14 @@ class Agent:
             raise UsageError(NOT_SAVED)
         undone = self._undo.last_turn()
         self._recorder.undone(undone)
-        if undone.reminder():
-            self._reminders.append(undone.reminder())
+        self._remind(undone.reminder())
         return undone
+
+    def _remind(self, text: str) -> None:
+        """Tell the model before its next user turn; "" is nothing to tell."""
+        if text:
+            self._reminders.append(text)
+            self._recorder.reminder(text)
 
     def run(self, prompt: str) -> Iterator[ev.Event]:
         """Carry out one prompt. Always ends with TurnEnded, unless it raises.
@@ -226,6 +270,7 @@ class Agent:
         turn = _Turn()
         began = time.monotonic()
         told = self._use_other_tools()
+        self._begin_turn(prompt)
         who = self.identity
         yield ev.RunStarted(who.session_id, prompt, who.model, who.directory, who.tools)
         yield from map(ev.Notice, (*self._notices, *told))
@@ -238,6 +283,11 @@ class Agent:
         seconds = time.monotonic() - began
         detail = end.detail or self._describe(end.reason)
         yield ev.TurnEnded(end.reason, turn.text, turn.usage, turn.steps, seconds, detail)
+
+    def _begin_turn(self, prompt: str) -> None:
+        place, changes = self._transcript.place, self._undo.changes if self._undo else 0
+        self._past.begin_turn(prompt, place, self._tail, changes)
+        self._recorder.turn_begins(place.branch, self._transcript.length, changes)
 
     def _use_other_tools(self) -> tuple[str, ...]:
         """Take over tools that changed since the last turn; what the user is told about it. The
@@ -298,8 +348,9 @@ class Agent:
             self._room = 0
             yield ev.Notice("the model wrote no summary; the conversation goes on until it is full")
             return None
-        left = self._transcript.switch(self._new_context())
-        self._branches.append(_Branch(left, self._tail))
+        self._past.summarise(self._transcript.place, self._tail)
+        self._transcript.begin(Place(self._new_context(), self._transcript.branch), "compaction")
+        self._recorder.branched(self._transcript.branch)
         self._tail = Tail(closing=self._prefix)
         yield ev.Compacted(summary, before)
         goes_on = continued(summary, prompt, results, is_under_way=turn.steps > 0)
@@ -336,6 +387,9 @@ class Agent:
             if self._transcript.length > before:  # else what was owed still is
                 self._tail = step.tail
                 self._reminders = []
+                if self._announcement:
+                    self._recorder.tools(self._model.schemas)
+                    self._announced.append((len(self.turns), self._announcement))
                 self._announcement = ""
             turn.text = step.text
             turn.usage += step.usage

@@ -14,10 +14,11 @@ from ds4_agent.agent import events as ev
 from ds4_agent.agent.lines import Lines
 
 if TYPE_CHECKING:
+    from ds4_agent.agent.rewind import Rewound
     from ds4_agent.agent.undo import TurnUndone
     from ds4_agent.sessions.log import SessionLog
 
-__all__ = ["Record", "Recorder"]
+__all__ = ["Record", "Recorder", "tools_line"]
 
 
 class Record(Protocol):
@@ -35,14 +36,15 @@ class Recorder:
         others: Sequence[Record],
         clock: Callable[[], float],
         *,
-        header: Mapping[str, Any] | None = None,
+        header: Sequence[Mapping[str, Any]] = (),
     ) -> None:
-        """`clock` gives the time of each line, in seconds since 1970; `header` is the session
-        log's first line. `log` None: nothing is kept of the session."""
+        """`clock` gives the time of each line, in seconds since 1970; `header` are the lines that
+        come before the first. `log` None: nothing is kept of the session."""
         self._log = log
         self._watched: list[Record] = [*others] if log is None else [log, *others]
         self._clock = clock
-        self._header = header
+        self._header = tuple(header)
+        self._turn: Mapping[str, Any] = {}
         self._lines = Lines()
         self._told: set[str] = set()
 
@@ -50,13 +52,33 @@ class Recorder:
         """Log an event. A prompt is on the disk itself before this returns."""
         if isinstance(event, ev.PrefillProgressed):
             return
-        if self._header is not None:
-            self._write(self._header)
-            self._header = None
         if isinstance(event, ev.RunStarted):
-            self._write({"type": "prompt", "text": event.prompt}, durable=True)
-        for line in self._lines.feed(event):
-            self._write(line)
+            self._write({"type": "prompt", "text": event.prompt, **self._turn}, durable=True)
+        # A call is on the disk before it runs, and so is its result before anything else happens.
+        durable = isinstance(event, ev.StepFinished | ev.CallFinished)
+        lines = self._lines.feed(event)
+        for line in lines:
+            self._write(line | _more(event, line), durable=durable and line is lines[-1])
+        if isinstance(event, ev.CallFinished) and not lines:
+            self._write(
+                {"type": "unread", "id": event.id, "name": event.name, "text": event.content}
+            )
+
+    def turn_begins(self, branch: int, at: int, changes: int) -> None:
+        """Where the next prompt stands; see `sessions.saved`."""
+        self._turn = {"branch": branch, "at": at, "changes": changes}
+
+    def branched(self, branch: int) -> None:
+        """What follows is in this branch of the token log."""
+        self._write({"type": "branch", "branch": branch})
+
+    def tools(self, schemas: Mapping[str, Mapping[str, Any]]) -> None:
+        """The model knows these tools from here on."""
+        self._write(tools_line(schemas))
+
+    def reminder(self, text: str) -> None:
+        """Log what the model is told before the next prompt."""
+        self._write({"type": "reminder", "text": text}, durable=True)
 
     def failed(self, message: str) -> None:
         """Log that an error ended the run."""
@@ -64,7 +86,15 @@ class Recorder:
 
     def undone(self, turn: TurnUndone) -> None:
         """Log what an undo did to each file."""
-        self._write({"type": "undo", "files": [asdict(file) for file in turn.files]})
+        files = [asdict(file) for file in turn.files]
+        self._write({"type": "undo", "files": files, "text": turn.text()})
+
+    def rewound(self, branch: int, turn: int, rewound: Rewound) -> None:
+        """Log that the conversation went back."""
+        text = rewound.undone.text() if rewound.undone else ""
+        line = {"type": "rewind", "turn": turn, "prompt": rewound.prompt, "text": text}
+        self._write(line, durable=True)
+        self.branched(branch)
 
     def new_failures(self) -> list[str]:
         """One line for each record that broke off since the last call."""
@@ -73,5 +103,23 @@ class Recorder:
         return failures
 
     def _write(self, line: Mapping[str, Any], *, durable: bool = False) -> None:
-        if self._log is not None:
-            self._log.event({"time": round(self._clock(), 3), **line}, durable=durable)
+        if self._log is None:
+            return
+        header, self._header = self._header, ()
+        for first in (*header, line):
+            self._log.event({"time": round(self._clock(), 3), **first}, durable=durable)
+
+
+def tools_line(schemas: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """The tools a model knows, as a line of the log."""
+    return {"type": "tools", "schemas": list(schemas.values())}
+
+
+def _more(event: ev.Event, line: Mapping[str, Any]) -> dict[str, Any]:
+    """What the log says of an event beyond the stream."""
+    match event:
+        case ev.StepFinished(context_tokens=at) if line.get("type") == "assistant":
+            return {"at": at}
+        case ev.CallFinished(diff=diff, ran=ran):
+            return {"ran": ran} | ({"diff": diff} if diff else {})
+    return {}

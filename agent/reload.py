@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ds4_agent.tools.process import Processes
     from ds4_agent.tools.types import Tool
 
-__all__ = ["Changed", "PluginWatch", "Stamps", "announcement", "stamps_of"]
+__all__ = ["Changed", "PluginWatch", "Stamps", "announcement", "changed_tools", "stamps_of"]
 
 Stamps = Mapping[Path, tuple[int, ...]]
 
@@ -74,6 +74,22 @@ class PluginWatch:
         new = tuple(tool for tool in tools if known.get(tool.name) != tool.schema())
         gone = tuple(sorted(known.keys() - {tool.name for tool in tools}))
         return (*self._builtin, *tools), new, gone
+
+
+def changed_tools(
+    known: Mapping[str, Mapping[str, object]] | None, tools: Sequence[Tool]
+) -> Changed | None:
+    """What is new to a model that was told of the schemas `known` (None: of all there are); None
+    where nothing is."""
+    if known is None:
+        return None
+    new = tuple(tool for tool in tools if known.get(tool.name) != tool.schema())
+    gone = tuple(sorted(known.keys() - {tool.name for tool in tools}))
+    if not new and not gone:
+        return None
+    told = [f"new since then: {', '.join(tool.name for tool in new)}"] if new else []
+    told += [f"gone since then: {', '.join(gone)}"] if gone else []
+    return Changed(tuple(tools), new, gone, tuple(f"tools {line}" for line in told))
 
 
 def stamps_of(directory: Path) -> Stamps:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from ds4_agent.engine.api import PrefillProgress, Sampling
     from ds4_agent.engine.dsml.grammar import Grammar
 
-__all__ = ["Ending", "Model", "Step", "StepEvent", "Tail", "run_step"]
+__all__ = ["Ending", "Model", "Step", "StepEvent", "Tail", "closing_of", "run_step"]
 
 Ending = Literal["stop", "length"]
 StepEvent = (
@@ -116,7 +116,7 @@ def run_step(
     except BaseException:
         # Also when the consumer just left (GeneratorExit) or the engine failed.
         if step.parsed is None and transcript.length > before:
-            step.tail = Tail(_closing(model.thinking, has_ended=False))
+            step.tail = Tail(closing_of(model.thinking, has_ended=False))
         raise
 
 
@@ -187,7 +187,7 @@ def _sample(
         is_thinking = step.parsed.in_thinking or step.parsed.error == "truncated_reasoning"
         is_cut = step.ended == "length" and not is_thinking and bool(step.started or step.error)
         results = (INTERRUPT_ERROR,) if is_cut else ()
-        step.tail = Tail(_closing(is_thinking, has_ended), results)
+        step.tail = Tail(closing_of(is_thinking, has_ended), results)
     if is_cut:  # by a limit, then: an interrupt has raised above
         step.tail = Tail(step.tail.closing, (LENGTH_ERROR,))
     for event in step.parsed.remaining:
@@ -197,7 +197,7 @@ def _sample(
         yield from step.calls
 
 
-def _closing(in_thinking: bool, has_ended: bool) -> tuple[Segment, ...]:
+def closing_of(in_thinking: bool, has_ended: bool) -> tuple[Segment, ...]:
     """What ends the model's turn where it stopped."""
     if has_ended:
         return ()

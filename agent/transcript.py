@@ -85,10 +85,11 @@ class Transcript:
         log: SessionLog | None = None,
         trace: Trace | None = None,
         *,
+        fingerprint: str = "",
         next_branch: int = 1,
         first: Mapping[str, Any] | None = None,
     ) -> None:
-        """`next_branch` is the first number no branch of the log has; `first` is what the token log
+        """`fingerprint` names the engine in the log; `next_branch` is the first number no branch of the log has; `first` is what the token log
         has to say before its next record, of a session taken up again."""
         self.tokenizer = tokenizer
         self.limit = limit
@@ -96,6 +97,7 @@ class Transcript:
         self._context = place.context
         self._log = log
         self._trace = trace
+        self._fingerprint = fingerprint
         self._next_branch = next_branch
         self._first = first
 
@@ -112,8 +114,8 @@ class Transcript:
         """Go on in a new branch that starts as `start`, which may be of any branch and of another
         context of the same engine. `why`: see `sessions.saved`."""
         number, self._next_branch = self._next_branch, self._next_branch + 1
-        at = len(start.context.tokens)
-        self._branches({"branch": number, "from": start.branch, "at": at, "why": why})
+        begun = {"branch": number, "from": start.branch, "at": len(start.context.tokens)}
+        self._branches({**begun, "why": why, "fingerprint": self._fingerprint})
         self._context, self.branch = start.context.fork(), number
 
     def go_back(self, place: Place) -> None:

@@ -76,14 +76,15 @@ class Undo:
         self.snapshots = snapshots
         self._workspace = workspace
 
-    def last_turn(self) -> TurnUndone:
-        """Take back the last turn that changed files and was not undone.
+    def last_turn(self, above: int = 0) -> TurnUndone:
+        """Take back the last turn with a higher number than `above` that changed files and was not
+        undone.
 
         Raises UsageError when there is none, OutputError when that cannot be written down.
         """
         from ds4_agent.sessions.errors import SnapshotError
 
-        while (turn := self.snapshots.last_turn()) is not None:
+        while (turn := self.snapshots.last_turn(above)) is not None:
             try:
                 if not turn.is_begun and self._did_nothing(turn):
                     self.snapshots.undo_ended(turn)
@@ -96,6 +97,41 @@ class Undo:
                 raise OutputError(str(error)) from error
             return TurnUndone(files[::-1], turn.had_commands, turn.damaged)
         raise UsageError(NOTHING)
+
+    @property
+    def changes(self) -> int:
+        """The number of the last turn that is saved; those to come have higher ones."""
+        return self.snapshots.last_number
+
+    def turns_after(self, changes: int) -> TurnUndone:
+        """Take back, newest first, every turn with a higher number than `changes` that was not
+        undone. Raises OutputError when that cannot be written down."""
+        files: dict[str, FileUndone] = {}
+        had_commands, damaged = False, 0
+        while self.snapshots.last_turn(changes) is not None:
+            try:
+                undone = self.last_turn(changes)
+            except UsageError:  # what was left of them had changed nothing
+                break
+            for file in undone.files:  # what became of a file in the end
+                if file.what != "unchanged" or file.shown not in files:
+                    files[file.shown] = file
+            had_commands |= undone.had_commands
+            damaged = undone.damaged
+        return TurnUndone(tuple(files.values()), had_commands, damaged)
+
+    def left_by_rewind(self, changes: int) -> str:
+        """What the model is told when the conversation goes back and the files do not; "" where
+        no later turn changed any."""
+        turns = self.snapshots.turns_after(changes)
+        names = dict.fromkeys(os.fspath(file.path) for turn in turns for file in turn.files)
+        if not names:
+            return ""
+        listed = ", ".join(one_line(name, 500) for name in names)
+        return (
+            "The conversation went back to here and the files did not; these were changed by what "
+            f"followed and may differ from what you have seen: {listed}"
+        )
 
     def _did_nothing(self, turn: SavedTurn) -> bool:
         """Whether none of its changes was made: each was refused, or the process was killed."""

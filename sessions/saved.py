@@ -7,13 +7,13 @@ tokens.jsonl, a record a line; a session begins in branch 0, which is empty:
 
     {"kind": k, "at": n, "ids": […]}    ids appended to the current branch, the first at position n;
                                         kind is control, template, data, sampled or forced
-    {"branch": k, "from": b, "at": n, "why": w}
+    {"branch": k, "from": b, "at": n, "why": w, "fingerprint": f}
                                         branch k is begun with the first n ids of branch b and is
                                         the current one; `why` is "rewind", "repair" (a part of a
                                         prompt that a killed process left behind is not in it),
                                         "compaction" or "text" (n is 0 in both: it goes on from a
-                                        summary, or from the conversation as text for a model of
-                                        another "fingerprint", which stands here then)
+                                        summary, or from the conversation as text); f is the model
+                                        whose ids it holds
     {"switch": b}                       back in branch b
 
 events.jsonl has the lines of `--output-format stream-json`, each with "time", and besides:
@@ -25,9 +25,14 @@ events.jsonl has the lines of `--output-format stream-json`, each with "time", a
     {"type": "prompt", "text", "branch", "at", "changes"}
                                         a turn begins, in front of the `at`-th id of `branch`;
                                         `changes` numbers the last turn of the undo journal
+    {"type": "assistant", …, "at": n}   the step ended with n ids in the branch
+    {"type": "user", …, "diff", "ran"}  what an edit changed, and whether the call ran
     {"type": "branch", "branch": k}     what follows is in branch k
     {"type": "unread", "id", "name", "text"}   a call that could not be read, as it was answered
+    {"type": "reminder", "text"}        what the model is told before the next prompt
     {"type": "error", "text"}  {"type": "undo", "files", "text"}  {"type": "title", "text"}
+    {"type": "rewind", "turn", "prompt", "text"}   turn (from 1) and those after it are gone from
+                                        the conversation; `text` is what became of the files
 
 Which turns belong to the conversation follows from the branches alone: those in the current branch
 and in what it was begun from, up to where it parts. A summary hides nothing: what it stands for is
@@ -190,7 +195,6 @@ def read_tokens(directory: Path) -> SavedTokens:
                 if origin in broken and at:
                     broken.add(number)
                 why, mark = str(record.get("why", "")), str(record.get("fingerprint", ""))
-                mark = mark or ("" if why == "text" else branches[origin].fingerprint)
                 branches[number] = Branch(number, origin, at, why, mark)
                 runs[number], current = list(start), number
             elif "switch" in record:
@@ -233,5 +237,3 @@ def _turn(lines: Sequence[Record]) -> SavedTurn:
 def ids_of(runs: Sequence[Run]) -> list[int]:
     """The ids of runs, joined."""
     return [token_id for run in runs for token_id in run.ids]
-
-

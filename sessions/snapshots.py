@@ -151,20 +151,31 @@ class Snapshots:
         """A command is about to run; what it changes cannot be undone."""
         self._try({"type": "command"})
 
-    def last_turn(self) -> SavedTurn | None:
-        """The last turn that changed files and has not been undone."""
+    @property
+    def last_number(self) -> int:
+        """The number of the last turn that changed files or ran commands."""
+        return self._turn if self._journal >= 0 else _read(self._folder).last_number
+
+    def last_turn(self, above: int = 0) -> SavedTurn | None:
+        """The last turn, of those with higher numbers than `above`, that changed files and has not
+        been undone."""
+        return next(iter(self.turns_after(above)), None)
+
+    def turns_after(self, number: int) -> list[SavedTurn]:
+        """The turns with higher numbers that changed files and have not been undone, newest
+        first."""
         journal = _read(self._folder)
-        numbers = sorted(set(journal.turns) - journal.undone)
-        if not numbers:
-            return None
-        number = numbers[-1]
-        return SavedTurn(
-            number,
-            tuple(journal.turns[number].values()),
-            is_begun=number in journal.begun,
-            had_commands=any(ran >= number for ran in journal.commands),
-            damaged=journal.damaged,
-        )
+        return [
+            SavedTurn(
+                turn,
+                tuple(journal.turns[turn].values()),
+                is_begun=turn in journal.begun,
+                had_commands=any(ran >= turn for ran in journal.commands),
+                damaged=journal.damaged,
+            )
+            for turn in sorted(set(journal.turns) - journal.undone, reverse=True)
+            if turn > number
+        ]
 
     def content(self, name: str) -> bytes:
         """A saved content, exactly as it was. Raises SnapshotError when it is damaged or gone."""
