@@ -57,8 +57,7 @@ class SessionLock:
             file = os.open(self.directory / FILE, flags, 0o600)
             try:
                 self._lock(file)
-                # The session may have been removed in between, and its lock with it.
-                if os.fstat(file).st_nlink:
+                if self._is_in_place(file):
                     self._file, file = file, -1
                     self._sign()
             finally:
@@ -81,6 +80,13 @@ class SessionLock:
         except OSError as error:
             if error.errno not in NO_LOCKS:
                 raise
+
+    def _is_in_place(self, file: int) -> bool:
+        """False where the session was removed in between, and its lock with it."""
+        try:
+            return os.path.samestat(os.fstat(file), os.lstat(self.directory / FILE))
+        except FileNotFoundError:
+            return False
 
     def _sign(self) -> None:
         text = json.dumps({"pid": os.getpid(), "since": round(time.time(), 3)})
