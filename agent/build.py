@@ -14,9 +14,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from ds4_agent.agent.approval import Approvals, ApprovalsLog, Approver, CommandApprover, Mode
+from ds4_agent.agent.choose import Choice
 from ds4_agent.agent.config import Settings
 from ds4_agent.agent.places import Places
 from ds4_agent.agent.rules import parse_rules
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from ds4_agent.agent.loop import Agent, Identity, Retooled
     from ds4_agent.agent.prompt.facts import Facts
     from ds4_agent.agent.prompt.memory import Memory
-    from ds4_agent.agent.reload import Changed
     from ds4_agent.agent.resume import Resumed
     from ds4_agent.agent.steps import Model
     from ds4_agent.agent.toolbox import Toolbox
@@ -38,14 +38,17 @@ if TYPE_CHECKING:
     from ds4_agent.tools.workspace import Workspace
 
 __all__ = [
+    "Asks",
     "RunOptions",
     "build_agent",
     "default_mode",
     "gathered_facts",
     "gathered_memory",
+    "opened_engine",
     "session_prefix",
 ]
 
+Asks = Literal["", "resume", "fork"]
 # Output tokens of one step, as DeepSeek's own request layer has them; the context caps them.
 STEP_LIMITS = {"off": 8_192, "low": 65_536, "high": 65_536, "max": 131_072}
 NANO_HINT = (
@@ -66,7 +69,8 @@ class RunOptions:
     yolo: bool = False
     trusts: bool = False  # --trust: what this repository brings may run, from now on
     keeps_log: bool = True
-    resumes: Path | None = None  # the directory of the session that goes on
+    resumes: Choice | None = None  # the session that goes on
+    asks_for: Asks = ""  # which session to go on with, or to copy: a screen asks
     uses_grammar: bool = True
     approvals_log: Path | None = None
     trace_tokens: Path | None = None
@@ -77,21 +81,19 @@ def build_agent(
     *,
     approver: Approver | None = None,
     on_load: Callable[[int, int], None] | None = None,
-    engine: Engine | None = None,
+    engine: Engine | Callable[[], Engine] | None = None,
     warm: Context | None = None,
 ) -> Agent:
     """An agent ready to run; `close` it. An `--approver` command goes before `approver`.
 
     `on_load(done, total)` is called from the engine's thread while weights load. A given `engine`
-    is used instead of opening the model, and stays open; `warm` is a live context of it that may
-    hold the ids of the session that goes on. Raises UsageError and EngineError with everything
-    closed again.
+    (or what is called for it) is used instead of opening the model, and stays open; `warm` is a
+    live context of it that may hold the ids of the session that goes on. Raises UsageError and
+    EngineError with everything closed again.
     """
     from ds4_agent.agent.toolbox import gather_toolbox
-    from ds4_agent.engine.open import open_engine
     from ds4_agent.tools.process import Processes
 
-    settings = options.settings
     with ExitStack() as stack:
         records = _Records(options)
         stack.callback(records.close)
@@ -101,12 +103,22 @@ def build_agent(
         )
         approvals = _approvals(options, toolbox.tools, records.approvals)
         if engine is None:
-            engine = open_engine(settings.model, context_length=settings.ctx, on_load=on_load)
+            engine = opened_engine(options, on_load)
             stack.callback(engine.close)
+        elif callable(engine):
+            engine = engine()
         cancel = threading.Event()
         _choose_approver(approvals, options, processes, cancel, records.session_id, approver)
         parts = _Parts(options, engine, toolbox, approvals, processes, cancel, records, warm)
         return _assemble(parts, stack)
+
+
+def opened_engine(options: RunOptions, on_load: Callable[[int, int], None] | None) -> Engine:
+    """The model of these options; close it. Raises EngineError."""
+    from ds4_agent.engine.open import open_engine
+
+    settings = options.settings
+    return open_engine(settings.model, context_length=settings.ctx, on_load=on_load)
 
 
 @dataclass(frozen=True)
@@ -129,21 +141,25 @@ class _Records:
     """The files a session writes, opened before the model is: a bad path fails at once."""
 
     def __init__(self, options: RunOptions) -> None:
+        from ds4_agent.agent.resume import read_session, taken_up
         from ds4_agent.agent.transcript import Trace
-        from ds4_agent.agent.resume import held, read_session
         from ds4_agent.sessions.log import SessionLog, new_session_id
         from ds4_agent.sessions.snapshots import Snapshots
 
-        new = options.places.sessions / new_session_id(datetime.now().astimezone())
-        directory = options.resumes or new
-        self.session_id = directory.name if options.keeps_log else new.name
-        self.log: SessionLog | None = SessionLog(directory) if options.keeps_log else None
-        if self.log is not None and options.resumes is not None:
-            held(self.log)
-        # Only once nobody else can append to it any more.
-        self.saved = read_session(directory) if options.resumes is not None else None
+        choice, keeps = options.resumes, options.keeps_log
+        directory = options.places.sessions / new_session_id(datetime.now().astimezone())
+        self.log: SessionLog | None = None
+        if choice is None:
+            self.saved = None
+            self.log = SessionLog(directory) if keeps else None
+        elif keeps:
+            self.log, self.saved = taken_up(choice)
+            directory = self.log.directory
+        else:  # looked into, and left as it is
+            self.saved = read_session(choice.directory)
+        self.session_id = directory.name
         roots = [Path(os.path.realpath(root)) for root in (options.directory, *options.add_dirs)]
-        self.snapshots = Snapshots(directory, roots) if options.keeps_log else None
+        self.snapshots = Snapshots(directory, roots) if keeps else None
         self.approvals = ApprovalsLog(options.approvals_log) if options.approvals_log else None
         self.trace: Trace | None = Trace(options.trace_tokens) if options.trace_tokens else None
 

@@ -13,11 +13,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from ds4_agent.agent.choose import choose, in_place
 from ds4_agent.agent.config import CHOICES, load_settings
 from ds4_agent.agent.errors import UsageError
 
 if TYPE_CHECKING:
-    from ds4_agent.agent.build import RunOptions
+    from ds4_agent.agent.build import Asks, RunOptions
+    from ds4_agent.agent.choose import Choice
+    from ds4_agent.agent.places import Places
 
 __all__ = ["main"]
 
@@ -80,10 +83,16 @@ def options_from(chosen: argparse.Namespace, *, is_headless: bool) -> RunOptions
     places = find_places(os.environ)
     flags = {name: getattr(chosen, name, None) for name in SETTINGS}
     settings, _ = load_settings(flags, os.environ, places.config_file)
+    directory = existing_directory(chosen.cd or Path())
+    choice, asks = _session(chosen, places, directory, can_ask=not is_headless)
+    if choice is not None and chosen.cd is None:
+        directory = in_place(choice, directory)
     return RunOptions(
         settings=settings,
-        directory=existing_directory(chosen.cd or Path()),
+        directory=directory,
         places=places,
+        resumes=choice,
+        asks_for=asks,
         add_dirs=tuple(existing_directory(path) for path in getattr(chosen, "add_dir", None) or ()),
         is_headless=is_headless,
         yolo=getattr(chosen, "yolo", False),
@@ -93,6 +102,26 @@ def options_from(chosen: argparse.Namespace, *, is_headless: bool) -> RunOptions
         approvals_log=getattr(chosen, "approvals_log", None),
         trace_tokens=getattr(chosen, "trace_tokens", None),
     )
+
+
+def _session(
+    chosen: argparse.Namespace, places: Places, directory: Path, *, can_ask: bool
+) -> tuple[Choice | None, Asks]:
+    """The session that goes on, or what the user is to be asked for. Raises UsageError."""
+    continues, resume, fork = (
+        getattr(chosen, name, None) for name in ("continues", "resume", "fork")
+    )
+    if not continues and resume is None and fork is None:
+        return None, ""
+    choice = choose(
+        places.sessions,
+        directory,
+        continues=bool(continues),
+        resume=resume,
+        fork=fork,
+        can_ask=can_ask,
+    )
+    return choice, "" if choice is not None else "resume" if fork is None else "fork"
 
 
 def existing_directory(path: Path) -> Path:
@@ -169,6 +198,12 @@ def _run_parser() -> Parser:
     add("prompt", nargs="*", metavar="PROMPT", help="sent first; @file adds a file's text")
     add("-p", "--print", nargs="?", const="", metavar="PROMPT",
         help="no screen: one prompt (here or on stdin), the answer on stdout, exit")  # fmt: skip
+    add("-c", "--continue", dest="continues", action="store_true",
+        help="go on with the latest session of this directory")  # fmt: skip
+    add("-r", "--resume", nargs="?", const="", metavar="ID", help="go on with a session: its id, "
+        "the beginning of it, or its title; without one choose from a list")  # fmt: skip
+    add("--fork", nargs="?", const="", metavar="ID", help="go on in a copy of a session, which "
+        "stays as it is; also with -c or -r ID")  # fmt: skip
     add("--undo", action="store_true", help="take back what the last turn of the latest session "
         "here did to files, and exit")  # fmt: skip
     add("--plain", action="store_true", help="a line prompt instead of the screen")

@@ -218,11 +218,8 @@ class Agent:
             self._room = compaction_room(self._transcript.limit)
             rewound = Rewound(mark.prompt, undone)
             self._recorder.rewound(self._transcript.branch, turn, rewound)
-        self._announcement = "\n\n".join(
-            text
-            for told_in, text in [*self._announced, (turn, self._announcement)]
-            if text and told_in >= turn
-        )
+        unread = [text for told_in, text in self._announced if told_in >= turn]
+        self._announcement = "\n\n".join(filter(None, (*unread, self._announcement)))
         self._announced = [told for told in self._announced if told[0] < turn]
         if self._undo is not None and not with_files:
             self._remind(self._undo.left_by_rewind(mark.changes))

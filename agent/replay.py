@@ -28,15 +28,16 @@ def replay_turn(turn: SavedTurn, broken_off: Sequence[ev.Event] = ()) -> Iterato
     yield ev.RunStarted("", turn.prompt, "", "", ())
     waiting: dict[str, str] = {}
     ended: ev.TurnEnded | None = None
-    for event in chain(chain.from_iterable(map(_events, turn.lines)), broken_off):
-        match event:
+    for told in chain(chain.from_iterable(map(_events, turn.lines)), broken_off):
+        event = told
+        match told:
             case ev.TurnEnded():
-                ended = event  # told last: what came after it (an undo) belongs to the turn
+                ended = told  # told last: what came after it (an undo) belongs to the turn
                 continue
             case ev.CallStarted(call_id, name):
                 waiting[call_id] = name
             case ev.CallFinished(call_id):
-                event = replace(event, name=waiting.pop(call_id, event.name))
+                event = replace(told, name=waiting.pop(call_id, told.name))
             case _:
                 pass
         yield event
@@ -90,6 +91,6 @@ def _block(block: object) -> Iterator[ev.Event]:
             yield ev.CallReady(call_id, name, arguments)
 
 
-def _text(record: Mapping[str, Any], key: str) -> str:
+def _text(record: Mapping[Any, Any], key: str) -> str:
     value = record.get(key)
     return value if isinstance(value, str) else ""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,17 +23,19 @@ from ds4_agent.agent.rewind import Mark, Past, Return
 from ds4_agent.agent.steps import Tail
 from ds4_agent.agent.transcript import Place
 from ds4_agent.engine.dsml.segments import data
-from ds4_agent.sessions.errors import SessionInUseError
+from ds4_agent.sessions.catalogue import fork
+from ds4_agent.sessions.errors import SessionError, SessionInUseError
 from ds4_agent.sessions.log import EVENTS, SessionLog
 from ds4_agent.sessions.saved import Branch, Run, ids_of, read_events, read_tokens
 
 if TYPE_CHECKING:
     from ds4_agent.agent import events as ev
+    from ds4_agent.agent.choose import Choice
     from ds4_agent.engine.api import Context, Engine
     from ds4_agent.engine.dsml.segments import Segment
     from ds4_agent.sessions.saved import SavedEvents, SavedTokens, SavedTurn
 
-__all__ = ["Resumed", "Saved", "held", "read_session", "resume"]
+__all__ = ["Resumed", "Saved", "read_session", "resume", "taken_up"]
 
 Schemas = Mapping[str, Mapping[str, Any]]
 _CALL = re.compile(r"call_(\d+)")
@@ -71,17 +74,30 @@ class Resumed:
     events: tuple[ev.Event, ...]
 
 
-def held(log: SessionLog) -> None:
-    """Make the session's log ours alone. Raises UsageError where another process writes it."""
-    if not (log.directory / EVENTS).is_file():
-        raise UsageError(f"there is no session {log.directory.name}; see ds4-agent sessions list")
+def taken_up(choice: Choice) -> tuple[SessionLog, Saved]:
+    """The session's log, nobody else's from here on, and what it says. Raises UsageError with
+    nothing changed."""
+    directory = choice.directory
+    if not (directory / EVENTS).is_file():
+        raise UsageError(f"there is no session {directory.name}; see ds4-agent sessions list")
+    try:
+        if choice.forks:
+            directory = fork(directory, datetime.now().astimezone())
+    except SessionError as error:
+        raise UsageError(str(error)) from error
+    log = SessionLog(directory)
     try:
         log.lock.acquire()
     except SessionInUseError as error:
-        name = log.directory.name
+        name = directory.name
         raise UsageError(f"{error}; --fork {name} goes on in a copy of it") from error
     except OSError:  # a place that cannot be written: the log says so at its first record
-        return
+        pass
+    try:
+        return log, read_session(directory)
+    except BaseException:
+        log.close()
+        raise
 
 
 def read_session(directory: Path) -> Saved:

@@ -89,8 +89,9 @@ class Transcript:
         next_branch: int = 1,
         first: Mapping[str, Any] | None = None,
     ) -> None:
-        """`fingerprint` names the engine in the log; `next_branch` is the first number no branch of the log has; `first` is what the token log
-        has to say before its next record, of a session taken up again."""
+        """`fingerprint` names the engine in the log; `next_branch` is the first number no branch of
+        the log has; `first` is what the token log has to say before its next record, of a session
+        taken up again."""
         self.tokenizer = tokenizer
         self.limit = limit
         self.branch = place.branch

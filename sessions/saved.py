@@ -1,7 +1,7 @@
 """A session as it was left: its token log, which is the truth, and its event log, read back.
 
 In: a session's directory. Out: `SavedTokens`, the ids of every branch, and `SavedEvents`, what was
-said, turn by turn. Reads only; a damaged line costs that line, and the branch that lacks it says so.
+said, turn by turn. Reads only; a damaged line costs that line, and the branch lacking it says so.
 
 tokens.jsonl, a record a line; a session begins in branch 0, which is empty:
 
@@ -18,8 +18,8 @@ tokens.jsonl, a record a line; a session begins in branch 0, which is empty:
 
 events.jsonl has the lines of `--output-format stream-json`, each with "time", and besides:
 
-    {"type": "session", …}              the first line: session_id, cwd, model, fingerprint, version,
-                                        forked_from where it is a fork
+    {"type": "session", …}              the first line: session_id, cwd, model, fingerprint,
+                                        version, forked_from where it is a fork
     {"type": "resumed", …}              taken up again: model, fingerprint, cwd, version
     {"type": "tools", "schemas": […]}   the tools the model knows from here on
     {"type": "prompt", "text", "branch", "at", "changes"}
@@ -188,18 +188,14 @@ def read_tokens(directory: Path) -> SavedTokens:
                     broken.add(current)
                 runs[current].append(run)
             elif "branch" in record:
-                number, origin, at = (int(record[key]) for key in ("branch", "from", "at"))
-                if number in branches:
-                    raise ValueError(number)
-                start = Branch(origin, runs=tuple(runs[origin])).before(at)
-                if origin in broken and at:
-                    broken.add(number)
-                why, mark = str(record.get("why", "")), str(record.get("fingerprint", ""))
-                branches[number] = Branch(number, origin, at, why, mark)
-                runs[number], current = list(start), number
+                branch = _begun(record, runs)
+                branches[branch.number] = branch
+                runs[branch.number] = list(branch.runs)
+                if branch.origin in broken and branch.at:
+                    broken.add(branch.number)
+                current = branch.number
             elif "switch" in record:
-                number = int(record["switch"])
-                current = branches[number].number
+                current = branches[int(record["switch"])].number
         except (KeyError, TypeError, ValueError):
             damaged += 1
     whole = {
@@ -209,6 +205,16 @@ def read_tokens(directory: Path) -> SavedTokens:
         for number, b in branches.items()
     }
     return SavedTokens(whole, current, lines.damaged + damaged)
+
+
+def _begun(record: Record, runs: Mapping[int, Sequence[Run]]) -> Branch:
+    """The branch that a record begins. Raises KeyError, TypeError and ValueError for no such."""
+    number, origin, at = (int(record[key]) for key in ("branch", "from", "at"))
+    if number in runs:
+        raise ValueError(f"branch {number} is there already")
+    start = Branch(origin, runs=tuple(runs[origin])).before(at)
+    why, fingerprint = (str(record.get(key, "")) for key in ("why", "fingerprint"))
+    return Branch(number, origin, at, why, fingerprint, start)
 
 
 def read_events(directory: Path) -> SavedEvents:

@@ -42,10 +42,10 @@ def test_directories_and_files_are_the_users_alone(tmp_path: Path) -> None:
 
 def test_tokens_are_gathered_by_kind_and_none_is_lost(tmp_path: Path) -> None:
     log = SessionLog(tmp_path / "s")
-    log.tokens("control", [0])
-    log.tokens("data", [7, 8])
+    log.tokens("control", [0], at=0)
+    log.tokens("data", [7, 8], at=0)
     for token_id in range(TOKENS_PER_RECORD * 2):
-        log.tokens("sampled", [token_id])
+        log.tokens("sampled", [token_id], at=0)
     log.close()
     read = records(tmp_path / "s/tokens.jsonl")
     assert [r["kind"] for r in read[:3]] == ["control", "data", "sampled"]
@@ -58,7 +58,7 @@ def test_a_place_that_cannot_be_written_is_said_once_and_does_no_harm(tmp_path: 
     log = SessionLog(tmp_path / "file" / "s")
     log.event({"n": 1})
     log.event({"n": 2})
-    log.tokens("data", [1])
+    log.tokens("data", [1], at=0)
     log.close()
     assert log.failure.startswith(f"this session is not saved: {tmp_path}/file/s: ")
 
