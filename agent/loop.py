@@ -142,6 +142,7 @@ class Agent:
         self._stop: ev.TurnReason = "interrupted"  # why `cancel` is set, when it is
         self._prefix = tuple(prefix)
         self._new_context = new_context
+        self._resumed = resumed
         self._tail = resumed.tail if resumed else Tail(closing=self._prefix)
         self._past = resumed.past if resumed else Past()
         self._room = compaction_room(transcript.limit)
@@ -164,6 +165,16 @@ class Agent:
     @property
     def context_limit(self) -> int:
         return self._transcript.limit
+
+    def replay(self) -> tuple[ev.Event, ...]:
+        """What a screen showed of the session that goes on, each turn from its `RunStarted` to its
+        `TurnEnded`, and what the user should know of it; () for a new session. Before the first
+        run, and once."""
+        resumed, self._resumed = self._resumed, None
+        if resumed is None:
+            return ()
+        self._notices = tuple(text for text in self._notices if text != resumed.notice)
+        return (*resumed.events, ev.Notice(resumed.notice))
 
     def save(self) -> None:
         """Hand every record to the operating system. Thread-safe enough for a last moment."""
@@ -233,8 +244,8 @@ class Agent:
         if self._undo is None:
             raise UsageError(NOT_SAVED)
         undone = self._undo.last_turn()
-        self._recorder.undone(undone)
         self._remind(undone.reminder())
+        self._recorder.undone(undone)
         return undone
 
     def _remind(self, text: str) -> None:

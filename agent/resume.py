@@ -27,6 +27,7 @@ from ds4_agent.sessions.catalogue import fork
 from ds4_agent.sessions.errors import SessionError, SessionInUseError
 from ds4_agent.sessions.log import EVENTS, SessionLog
 from ds4_agent.sessions.saved import Branch, Run, ids_of, read_events, read_tokens
+from ds4_agent.sessions.summary import number_of
 
 if TYPE_CHECKING:
     from ds4_agent.agent import events as ev
@@ -278,9 +279,9 @@ class _Resuming:
     def _notice(
         self, turns: Sequence[SavedTurn], branch: Branch, tokens: int, tail: Tail, left_out: int
     ) -> str:
-        said = f"resumed: {len(turns)} {'turn' if len(turns) == 1 else 'turns'}, "
+        said = f"resumed: {number_of(len(turns), 'turn')}, "
         damaged = self._tokens.damaged + self._events.damaged
-        lost = f"; {damaged} damaged lines of its logs are lost" if damaged else ""
+        lost = f"; {number_of(damaged, 'damaged line')} of its logs lost" if damaged else ""
         if self._is_readable(branch):
             state = "restored from the disk cache, or computed where it does not hold them"
             return f"{said}{tokens:,} tokens, {state}{lost}"

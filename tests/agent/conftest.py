@@ -85,7 +85,8 @@ def make_agent(
 
     def make(*steps: dict[str, Any], approver: Any = None, **chosen: Any) -> Agent:
         own = {name: chosen.pop(name) for name in list(chosen) if name in RUN_OPTIONS}
-        settings = Settings(model=script(*steps), **{"permission_mode": "auto", **chosen})
+        chosen = {"permission_mode": "auto", "model": script(*steps) if steps else None, **chosen}
+        settings = Settings(**chosen)
         places = find_places({"DS4_HOME": str(home)})
         options = RunOptions(settings, repo, places, is_headless=True, **own)
         made.append(build_agent(options, approver=approver))
@@ -96,7 +97,9 @@ def make_agent(
         agent.close()
 
 
-RUN_OPTIONS = {"yolo", "keeps_log", "approvals_log", "trace_tokens", "add_dirs", "uses_grammar"}
+RUN_OPTIONS = {
+    "yolo", "keeps_log", "approvals_log", "trace_tokens", "add_dirs", "uses_grammar", "resumes",
+}  # fmt: skip
 
 
 @pytest.fixture
