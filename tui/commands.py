@@ -6,9 +6,14 @@ In: what was typed, and plain facts. Out: text for the user. What a command does
 
 import re
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from ds4_agent.agent.events import Usage
-from ds4_agent.tui.describe import plural, seconds
+from ds4_agent.agent.display import one_line
+from ds4_agent.agent.events import Event, RunStarted, Usage
+from ds4_agent.tui.describe import count, plural, seconds
+
+if TYPE_CHECKING:
+    from ds4_agent.sessions.summary import Summary
 
 __all__ = [
     "COMMANDS",
@@ -16,6 +21,9 @@ __all__ = [
     "command_of",
     "cost_text",
     "help_text",
+    "prompt_rows",
+    "session_rows",
+    "shown_replay",
     "tools_text",
     "uncompact_text",
 ]
@@ -27,6 +35,10 @@ COMMANDS = {
     "uncompact": "back to the conversation before its summary",
     "cost": "tokens and time of this session",
     "undo": "take back what the last prompt did to files",
+    "rewind": "back to before an earlier prompt, with or without the files",
+    "sessions": "the sessions of this directory; choose one to go on with",
+    "resume": "the same",
+    "fork": "go on in a copy of this session",
     "quit": "end the session (also Ctrl+D)",
 }
 _COMMAND = re.compile(r"/([a-z][a-z-]*)")
@@ -53,6 +65,46 @@ def tools_text(signatures: Sequence[str]) -> str:
 def uncompact_text(is_back: bool) -> str:
     """What became of `/uncompact`."""
     return "Back in the whole conversation." if is_back else "Nothing was summarised here."
+
+
+FILES = ("the conversation only; files stay as they are", "the conversation and the files")
+SHOWN_TURNS = 60  # of a session that goes on: more takes seconds to lay out
+
+
+def session_rows(sessions: "Sequence[Summary]", now: float) -> list[str]:
+    """A session a line: what it was about, its size, when it was last used."""
+    return [
+        " · ".join(
+            (
+                one_line(summary.title, 60) or summary.id,
+                plural(summary.turns, "prompt"),
+                f"{count(summary.tokens)} tokens",
+                _ago(now - summary.last_used),
+            )
+        )
+        for summary in sessions
+    ]
+
+
+def prompt_rows(prompts: Sequence[str]) -> list[str]:
+    """A prompt a line, the newest first; `len(prompts) - index` is its turn."""
+    turns = list(enumerate(prompts, 1))
+    return [f"{turn}  {one_line(prompt, 100)}" for turn, prompt in reversed(turns)]
+
+
+def shown_replay(events: Sequence[Event]) -> tuple[Sequence[Event], int]:
+    """The last turns of a replay, and how many earlier ones are left out."""
+    starts = [index for index, event in enumerate(events) if isinstance(event, RunStarted)]
+    if len(starts) <= SHOWN_TURNS:
+        return events, 0
+    return events[starts[-SHOWN_TURNS] :], len(starts) - SHOWN_TURNS
+
+
+def _ago(passed: float) -> str:
+    for unit, length in (("day", 86_400), ("hour", 3600), ("minute", 60)):
+        if passed >= length:
+            return f"{plural(int(passed // length), unit)} ago"
+    return "just now"
 
 
 def cost_text(usage: Usage, elapsed: float, turns: int) -> str:

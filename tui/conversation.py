@@ -9,8 +9,11 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from queue import SimpleQueue
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
+from ds4_agent.agent.build import Asks
+from ds4_agent.agent.choose import Choice
+from ds4_agent.agent.errors import UsageError
 from ds4_agent.agent.events import (
     ApprovalRequest,
     CallArgument,
@@ -24,6 +27,7 @@ from ds4_agent.agent.events import (
 
 if TYPE_CHECKING:
     from ds4_agent.agent.loop import Agent
+    from ds4_agent.sessions.summary import Summary
 
 __all__ = [
     "Build",
@@ -36,6 +40,7 @@ __all__ = [
     "TurnFailed",
     "TurnOver",
     "Undone",
+    "WentBack",
     "coalesced",
 ]
 
@@ -85,14 +90,36 @@ class Undone:
 
 
 @dataclass(frozen=True)
-class _Undo:
-    """Asks the agent's thread for an undo, in its place among the prompts."""
+class WentBack:
+    """The conversation is where `prompt` was not yet asked; `text` tells of the files, a line
+    each. A `TurnOver` follows."""
+
+    prompt: str
+    text: str
 
 
-Item = Event | Loading | Loaded | LoadFailed | Question | TurnFailed | TurnOver | Undone
+Item = Event | Loading | Loaded | LoadFailed | Question | TurnFailed | TurnOver | Undone | WentBack
+Task = Callable[["Agent"], "Agent"]  # something for the agent's thread; who goes on afterwards
 _INTERRUPTED = Decision("deny", "interrupted by the user")
 
-Build = Callable[["Conversation"], "Agent"]
+
+class Build(Protocol):
+    """Builds agents, one after the other, on one model; see `session.Builder`."""
+
+    def __call__(self, conversation: "Conversation", choice: Choice | None = None) -> "Agent":
+        """An agent; of the session that goes on, where there is a choice."""
+        ...
+
+    @property
+    def asks_for(self) -> Asks: ...
+
+    def sessions(self) -> "list[Summary]": ...
+
+    def choice(self, session_id: str, *, forks: bool = False) -> Choice: ...
+
+    def close(self) -> None:
+        """Free the model."""
+        ...
 
 
 class Conversation:
@@ -101,17 +128,19 @@ class Conversation:
     def __init__(self, build: Build, post: Callable[[Item], None]) -> None:
         self._build = build
         self._post = post
-        self._prompts: SimpleQueue[str | _Undo | None] = SimpleQueue()
+        self._prompts: SimpleQueue[str | Task | None] = SimpleQueue()
         self._agent: Agent | None = None
         self._lock = threading.Lock()  # over the question and the wish to end the turn
         self._asked: ApprovalRequest | None = None
         self._answers: SimpleQueue[Decision] = SimpleQueue()
         self._interrupted = False
         self._closing = False
+        self._choice: Choice | None = None
         self._thread = threading.Thread(target=self._live, name="ds4-conversation", daemon=True)
 
-    def start(self) -> None:
-        """Begin to build the agent."""
+    def start(self, choice: Choice | None = None) -> None:
+        """Begin to build the agent; of a session that goes on, where one is chosen."""
+        self._choice = choice
         self._thread.start()
 
     def send(self, prompt: str) -> None:
@@ -122,7 +151,16 @@ class Conversation:
 
     def undo(self) -> None:
         """Take back the last turn's changes to files. `TurnOver` comes at its end, too."""
-        self._prompts.put(_Undo())
+        self._prompts.put(self._take_back)
+
+    def rewind(self, turn: int, *, with_files: bool) -> None:
+        """Back to where the `turn`-th prompt was not yet asked. `TurnOver` comes at its end."""
+        self._prompts.put(lambda agent: self._go_back(agent, turn, with_files))
+
+    def open(self, choice: Choice) -> None:
+        """Go on with another session, which is told as `Loaded`; where that fails, with this one.
+        `TurnOver` comes at its end."""
+        self._prompts.put(lambda agent: self._open(agent, choice))
 
     def interrupt(self) -> None:
         """End the current turn soon; its `TurnOver` still comes."""
@@ -167,20 +205,21 @@ class Conversation:
 
     def _live(self) -> None:
         try:
-            agent = self._build(self)
+            self._agent = agent = self._build(self, self._choice)
         except BaseException as error:  # shown by whoever reads the inbox
             self._post(LoadFailed(error))
+            self._build.close()
             return
-        self._agent = agent
         try:
             self._post(Loaded(agent))
             while not self._closing and (prompt := self._prompts.get()) is not None:
-                if isinstance(prompt, _Undo):
-                    self._take_back(agent)
-                else:
+                if isinstance(prompt, str):
                     self._take_turn(agent, prompt)
+                else:
+                    self._agent = agent = self._carry_out(agent, prompt)
         finally:
             agent.close()
+            self._build.close()
 
     def _take_turn(self, agent: "Agent", prompt: str) -> None:
         try:
@@ -192,12 +231,30 @@ class Conversation:
             self._post(TurnFailed(error))
         self._post(TurnOver())
 
-    def _take_back(self, agent: "Agent") -> None:
+    def _carry_out(self, agent: "Agent", task: Task) -> "Agent":
         try:
-            self._post(Undone(agent.undo().text()))
+            agent = task(agent)
         except Exception as error:  # shown by whoever reads the inbox
             self._post(TurnFailed(error))
         self._post(TurnOver())
+        return agent
+
+    def _take_back(self, agent: "Agent") -> "Agent":
+        self._post(Undone(agent.undo().text()))
+        return agent
+
+    def _go_back(self, agent: "Agent", turn: int, with_files: bool) -> "Agent":
+        rewound = agent.rewind(turn, with_files=with_files)
+        self._post(WentBack(rewound.prompt, rewound.undone.text() if rewound.undone else ""))
+        return agent
+
+    def _open(self, agent: "Agent", choice: Choice) -> "Agent":
+        if choice.directory.name == agent.identity.session_id and not choice.forks:
+            raise UsageError("this session is the one you are in")
+        other = self._build(self, choice)
+        agent.close()
+        self._post(Loaded(other))
+        return other
 
 
 def coalesced(items: list[Item]) -> list[Item]:

@@ -41,6 +41,7 @@ class UserMessage(Static):
 
     def __init__(self, text: str) -> None:
         super().__init__(Content.styled(visible(text), "bold"))
+        self.prompt = text
 
 
 class NoticeMessage(Static):

@@ -21,6 +21,7 @@ from textual.binding import Binding, BindingType
 from textual.containers import VerticalGroup
 from textual.driver import Driver
 
+from ds4_agent.agent.choose import Choice
 from ds4_agent.agent.events import (
     ApprovalRequest,
     CallStarted,
@@ -32,7 +33,15 @@ from ds4_agent.agent.events import (
     Usage,
 )
 from ds4_agent.tui.approval import ApprovalPanel
-from ds4_agent.tui.commands import command_of, cost_text, help_text, tools_text, uncompact_text
+from ds4_agent.tui.choosing import Back, Choosing, Start
+from ds4_agent.tui.commands import (
+    command_of,
+    cost_text,
+    help_text,
+    shown_replay,
+    tools_text,
+    uncompact_text,
+)
 from ds4_agent.tui.conversation import (
     Build,
     Conversation,
@@ -44,12 +53,15 @@ from ds4_agent.tui.conversation import (
     TurnFailed,
     TurnOver,
     Undone,
+    WentBack,
     coalesced,
 )
+from ds4_agent.tui.describe import plural
 from ds4_agent.tui.driver import TerminalDriver, leave_on_signals
 from ds4_agent.tui.input import PromptBox, PromptInput
 from ds4_agent.tui.look import DARK, LIGHT, VisibleFilter, theme_for
 from ds4_agent.tui.messages import Banner
+from ds4_agent.tui.picker import Picker
 from ds4_agent.tui.session import About, mode_after
 from ds4_agent.tui.status import Status, StatusLine, status_after
 from ds4_agent.tui.transcript import Transcript
@@ -115,6 +127,7 @@ class AgentApp(App[None]):
         self._clock = clock
         self._on_leave = on_leave
         self._agent: Agent | None = None
+        self._choosing = Choosing(build)
         self.conversation = Conversation(build, self._post)
         self._inbox: deque[Item] = deque()
         self._arrived = asyncio.Event()
@@ -148,8 +161,15 @@ class AgentApp(App[None]):
         # The first frame is painted and the first key is read before the model takes the machine.
         self.call_after_refresh(self._load)
 
-    def _load(self) -> None:
-        self.conversation.start()
+    async def _load(self) -> None:
+        picker = self._choosing.at_start()
+        if picker is None:
+            self._start(None)
+        else:
+            await self._put(picker)
+
+    def _start(self, choice: Choice | None) -> None:
+        self.conversation.start(choice)
         # What the first answer needs is imported meanwhile, off the thread that paints.
         Thread(target=import_module, args=("ds4_agent.tui.answer",), daemon=True).start()
 
@@ -189,6 +209,8 @@ class AgentApp(App[None]):
                 await self._transcript.fail(str(error) or type(error).__name__)
             case Undone(text):
                 await self._transcript.notice(text)
+            case WentBack():
+                await self._go_back(item)
             case TurnOver():
                 await self._end_turn()
             case _:
@@ -197,11 +219,25 @@ class AgentApp(App[None]):
                 self._status_line.status = status_after(self._status, item)
 
     async def _take_agent(self, agent: "Agent") -> None:
+        if self._agent is not None:
+            await self._transcript.clear()
         self._agent = agent
         agent.mode = self._mode
         self._show_banner()
-        self._set(activity="ready", busy=False, context_total=agent.context_limit)
-        await self._send_next()
+        shown, left_out = shown_replay(agent.replay())
+        if left_out:
+            await self._transcript.notice(f"{plural(left_out, 'earlier turn')} not shown")
+        await self._transcript.replay(shown)
+        used, limit = agent.context_tokens, agent.context_limit
+        self._set(activity="ready", busy=False, context_used=used, context_total=limit)
+        if self._busy_since is None:  # else its end is still to come
+            await self._send_next()
+
+    async def _go_back(self, went: WentBack) -> None:
+        await self._transcript.go_back(went.prompt)
+        if not self._prompt.text:
+            self._prompt.replace_all(went.prompt)
+        await self._transcript.notice(went.text or "Back to before this prompt.")
 
     async def _end_turn(self) -> None:
         await self._close_question()
@@ -261,18 +297,70 @@ class AgentApp(App[None]):
         elif name == "cost":
             await self._transcript.notice(cost_text(self._usage, self._worked, self._turns))
         elif name == "undo":
-            await self._undo()
+            await self._work("undoing", name, self.conversation.undo)
+        elif name in ("sessions", "resume"):
+            await self._choose(self._choosing.session)
+        elif name == "rewind":
+            await self._choose(self._choosing.turn)
+        elif name == "fork":
+            await self._work("copying", name, self._fork)
         else:
             await self._transcript.notice(f"There is no command /{name}; see /help", "warning")
 
-    async def _undo(self) -> None:
-        if self._busy_since is not None or self._agent is None:
-            said = "/undo works between turns: wait, or press Esc first"
-            await self._transcript.notice(said, "warning")
+    def _fork(self) -> None:
+        assert self._agent is not None
+        self.conversation.open(self._choosing.copy_of(self._agent))
+
+    async def _work(self, activity: str, name: str, begin: Callable[[], None]) -> None:
+        """Begin something in the agent's thread that ends with a `TurnOver`."""
+        if not await self._is_between_turns(name):
             return
         self._busy_since = self._clock()
-        self._set(activity="undoing", busy=True, elapsed=0.0)
-        self.conversation.undo()
+        self._set(activity=activity, busy=True, elapsed=0.0)
+        begin()
+
+    async def _is_between_turns(self, name: str) -> bool:
+        if self._busy_since is None and self._agent is not None:
+            return True
+        said = f"/{name} works between turns: wait, or press Esc first"
+        await self._transcript.notice(said, "warning")
+        return False
+
+    # The list in the slot
+
+    async def _choose(self, make: Callable[["Agent"], Picker | str]) -> None:
+        if self._agent is None or not await self._is_between_turns("this"):
+            return
+        found = make(self._agent)
+        if isinstance(found, str):
+            await self._transcript.notice(found, "warning")
+        else:
+            await self._put(found)
+
+    async def _put(self, picker: Picker) -> None:
+        self.query_one(PromptBox).display = False
+        await self.query_one("#slot").mount(picker)
+
+    @on(Picker.Picked)
+    async def _picked(self, message: Picker.Picked) -> None:
+        await message.picker.remove()
+        following = self._choosing.picked(message.picker.about, message.index)
+        if isinstance(following, Picker):
+            await self._put(following)
+            return
+        self.query_one(PromptBox).display = True
+        self._prompt.focus()
+        match following:
+            case Start(choice):
+                self._start(choice)
+            case Choice():
+                await self._work("opening", "resume", lambda: self.conversation.open(following))
+            case Back(turn, with_files):
+                await self._work(
+                    "going back",
+                    "rewind",
+                    lambda: self.conversation.rewind(turn, with_files=with_files),
+                )
 
     # The question in the slot
 
@@ -344,6 +432,9 @@ class AgentApp(App[None]):
         self._transcript.toggle_all()
 
     def action_scroll(self, direction: int) -> None:
+        for picker in self.query(Picker):
+            picker.move_page(direction)
+            return
         target = next(iter(self.query("ApprovalPanel #subject")), self._transcript)
         if direction < 0:
             target.scroll_page_up(animate=False)
@@ -362,6 +453,8 @@ class AgentApp(App[None]):
     def on_resize(self) -> None:
         for panel in self.query(ApprovalPanel):
             panel.fit()
+        for picker in self.query(Picker):
+            picker.fit()
 
     def on_app_focus(self, _: events.AppFocus) -> None:
         if self.focused is None:

@@ -3,18 +3,21 @@ and the way to build its agent. In: `RunOptions`. Nothing heavy is imported to k
 """
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ds4_agent import __version__
 from ds4_agent.agent.approval import Mode
-from ds4_agent.agent.build import RunOptions, build_agent, default_mode
+from ds4_agent.agent.build import Asks, RunOptions, build_agent, default_mode, opened_engine
+from ds4_agent.agent.choose import Choice, sessions_here
 from ds4_agent.agent.prompt.facts import git_branch
-from ds4_agent.tui.conversation import Build, Conversation
+from ds4_agent.tui.conversation import Conversation
 
 if TYPE_CHECKING:
     from ds4_agent.agent.loop import Agent
+    from ds4_agent.engine.api import Engine
+    from ds4_agent.sessions.summary import Summary
 
 __all__ = ["MODES", "About", "about", "builder", "mode_after"]
 
@@ -56,10 +59,51 @@ def about(options: RunOptions) -> About:
     return About(__version__, path, branch, default_mode(options), options.yolo)
 
 
-def builder(options: RunOptions) -> Build:
-    """How the conversation builds its agent, with itself as the one who is asked."""
+class Builder:
+    """Builds the agents of one run, one after the other, on one model: it is loaded once."""
 
-    def build(conversation: Conversation) -> "Agent":
-        return build_agent(options, approver=conversation, on_load=conversation.loading)
+    def __init__(self, options: RunOptions) -> None:
+        self._options = options
+        self._engine: Engine | None = None
+        self._agent: Agent | None = None
 
-    return build
+    def __call__(self, conversation: Conversation, choice: Choice | None = None) -> "Agent":
+        """An agent with the conversation as the one who is asked, of the session that was chosen
+        now or on the command line. Should it not come to be, the one before it goes on."""
+
+        def engine() -> "Engine":
+            if self._engine is None:
+                self._engine = opened_engine(self._options, conversation.loading)
+            return self._engine
+
+        options, warm = self._options, None
+        if self._agent is not None:
+            self._agent.save()  # a copy of its session begins as it is now
+            warm = self._agent.context
+        if choice is not None:
+            options = replace(options, resumes=choice)
+        self._agent = build_agent(options, approver=conversation, engine=engine, warm=warm)
+        return self._agent
+
+    @property
+    def asks_for(self) -> Asks:
+        """What the user is to choose a session for before anything else, "" for nothing."""
+        return self._options.asks_for
+
+    def sessions(self) -> "list[Summary]":
+        """The sessions of this directory, newest first. Raises UsageError."""
+        return sessions_here(self._options.places.sessions, self._options.directory)
+
+    def choice(self, session_id: str, *, forks: bool = False) -> Choice:
+        """The choice of a session, or of a copy of it."""
+        return Choice(self._options.places.sessions / session_id, forks)
+
+    def close(self) -> None:
+        """Free the model."""
+        if self._engine is not None:
+            self._engine.close()
+
+
+def builder(options: RunOptions) -> Builder:
+    """How the conversation builds its agents."""
+    return Builder(options)

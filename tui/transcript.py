@@ -4,6 +4,7 @@ In: prompts, notices and the agent's events, in order. It turns each into the wi
 and keeps which answer, thought and calls are still growing. It never talks to the agent.
 """
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from textual.containers import VerticalScroll
@@ -19,6 +20,7 @@ from ds4_agent.agent.events import (
     Compacted,
     Event,
     Notice,
+    RunStarted,
     StepFinished,
     TextDelta,
     ThinkingDelta,
@@ -97,6 +99,25 @@ class Transcript(VerticalScroll, can_focus=False):
                 await self.notice(COMPACTED)
             case TurnEnded():
                 await self._end_turn(event)
+
+    async def replay(self, events: Sequence[Event]) -> None:
+        """What an earlier process showed."""
+        for event in events:
+            if isinstance(event, RunStarted):
+                await self.ask(event.prompt)
+            else:
+                await self.show(event)
+
+    async def go_back(self, prompt: str) -> None:
+        """Take away the last turn with this prompt and everything below it."""
+        found = [w for w in self.query(UserMessage) if w.prompt == prompt]
+        if found:
+            children = list(self.children)
+            await self.remove_children(children[children.index(found[-1]) :])
+
+    async def clear(self) -> None:
+        """Only the banner stays."""
+        await self.remove_children([w for w in self.children if not isinstance(w, Banner)])
 
     def toggle_all(self) -> None:
         """Open every thought and call, or fold them again."""

@@ -115,7 +115,7 @@ def test_a_call_without_a_result_is_answered_that_the_agent_was_stopped(
         play.say("Read."),
     )
     run(agent, "read both")
-    cut(session() / "events.jsonl", lambda r: r["type"] == "user" and r["message"]["content"][0]["tool_use_id"] == "call_01")  # fmt: skip
+    cut(session() / "events.jsonl", lambda record: "call_01" in str(record.get("message")))
     cut(session() / "tokens.jsonl", is_sampled)
     text = (session() / "tokens.jsonl").read_text().splitlines(keepends=True)
     (session() / "tokens.jsonl").write_text("".join(text[:-1]))
@@ -209,7 +209,7 @@ def test_a_session_that_is_open_is_not_opened_again(
     agent = make_agent(play.say("One."), play.say("Two."))
     run(agent, "one")
 
-    with pytest.raises(UsageError, match="is open in process .*--fork"):
+    with pytest.raises(UsageError, match=r"is open in process .*--fork"):
         make_agent(play.say("x"), resumes=Choice(session()))
 
     assert run(agent, "two")[-1].text == "Two."
