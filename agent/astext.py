@@ -37,18 +37,23 @@ def as_text(turns: Sequence[SavedTurn], *, thinking: bool) -> AsText:
     """The conversation of `turns`, the model's turns headed as it is used to."""
     segments: list[Segment] = []
     results: list[str] = []  # of the last calls, not told yet
+    spoken: list[Segment] = []
     for turn in turns:
         answers = _answers(turn.lines)
         speech = user_segments(turn.prompt)
         if results:
             speech = [*tool_result_segments(results), template("\n\n"), data(turn.prompt)]
-        results, is_answered = [], False
+        results, spoken, is_answered = [], [], False
         for line in turn.lines:
             if line.get("type") == "unread":
                 results.append(str(line.get("text")))
+            elif line.get("type") == "user":  # said while the model worked
+                told = [str(block.get("text")) for block in _content(line) if _is(block, "text")]
+                spoken += [s for text in told for s in (template("\n\n"), data(text))]
             elif line.get("type") == "assistant":
                 if is_answered:
-                    speech = tool_result_segments(results or [STOPPED])
+                    speech = [*tool_result_segments(results or [STOPPED]), *spoken]
+                    spoken = []
                 content = _content(line)
                 segments += [*speech, *_assistant(content, thinking)]
                 uses = [str(block.get("id")) for block in content if _is(block, "tool_use")]

@@ -23,13 +23,14 @@ from ds4_agent.agent.places import Places
 from ds4_agent.agent.rules import parse_rules
 
 if TYPE_CHECKING:
-    from ds4_agent.agent.loop import Agent, Identity, Retooled
+    from ds4_agent.agent.identity import Identity, Retooled
+    from ds4_agent.agent.loop import Agent
     from ds4_agent.agent.prompt.facts import Facts
     from ds4_agent.agent.prompt.memory import Memory
     from ds4_agent.agent.resume import Resumed
     from ds4_agent.agent.steps import Model
     from ds4_agent.agent.toolbox import Toolbox
-    from ds4_agent.agent.transcript import Trace
+    from ds4_agent.agent.transcript import Trace, Transcript
     from ds4_agent.engine.api import Context, Engine, Sampling
     from ds4_agent.engine.dsml.segments import Segment
     from ds4_agent.sessions.log import SessionLog
@@ -68,6 +69,7 @@ class RunOptions:
     is_headless: bool = False  # nobody to ask, unless there is an approver
     yolo: bool = False
     trusts: bool = False  # --trust: what this repository brings may run, from now on
+    typed_rules: tuple[str, ...] = ()  # those of the command line, which `settings` has as well
     keeps_log: bool = True
     resumes: Choice | None = None  # the session that goes on
     asks_for: Asks = ""  # which session to go on with, or to copy: a screen asks
@@ -136,6 +138,10 @@ class _Parts:
     def tools(self) -> tuple[Tool, ...]:
         return self.toolbox.tools
 
+    @property
+    def profile(self) -> str:
+        return self.options.settings.prompt_profile or self.engine.default_profile
+
 
 class _Records:
     """The files a session writes, opened before the model is: a bad path fails at once."""
@@ -171,11 +177,9 @@ class _Records:
 
 def _assemble(parts: _Parts, stack: ExitStack) -> Agent:
     from ds4_agent.agent.calls import CallRunner
-    from ds4_agent.agent.loop import Agent, Limits
+    from ds4_agent.agent.limits import Limits
+    from ds4_agent.agent.loop import Agent
     from ds4_agent.agent.record import Recorder
-    from ds4_agent.agent.reload import announcement, changed_tools
-    from ds4_agent.agent.resume import resume
-    from ds4_agent.agent.transcript import Place, Transcript
     from ds4_agent.agent.undo import Undo
     from ds4_agent.tools.types import ToolContext
     from ds4_agent.tools.workspace import Workspace
@@ -194,30 +198,14 @@ def _assemble(parts: _Parts, stack: ExitStack) -> Agent:
     kept = (snapshots, records.approvals, records.trace)
     others = [record for record in kept if record is not None]
     identity = _identity(parts, parts.tools)
-    profile = settings.prompt_profile or engine.default_profile
-    memory = gathered_memory(options, profile)
+    memory = gathered_memory(options, parts.profile)
     model = _model(options, engine, parts.tools)
     prefix = session_prefix(options, engine, parts.tools, memory)
-    resumed = announced = None
-    if records.saved is not None:
-        resumed = resume(
-            records.saved, engine, prefix=prefix, thinking=model.thinking, warm=parts.warm
-        )
-        if not resumed.is_text:
-            announced = changed_tools(records.saved.schemas, parts.tools)
+    resumed, changed = _resumed(parts, prefix, thinking=model.thinking)
     return Agent(
         identity,
         model,
-        Transcript(
-            resumed.place if resumed else Place(engine.new_context()),
-            engine.tokenizer,
-            engine.context_length,
-            records.log,
-            records.trace,
-            fingerprint=engine.fingerprint,
-            next_branch=resumed.next_branch if resumed else 1,
-            first=resumed.first if resumed else None,
-        ),
+        _transcript(parts, resumed),
         CallRunner(
             parts.tools,
             context,
@@ -234,6 +222,7 @@ def _assemble(parts: _Parts, stack: ExitStack) -> Agent:
         notices=[
             *([resumed.notice] if resumed else []),
             *_notices(options, parts.approvals.mode),
+            *_idle_rules(options, parts.tools),
             *memory.notices,
             *parts.toolbox.notices,
             *(announced.notices if announced else ()),
@@ -243,6 +232,43 @@ def _assemble(parts: _Parts, stack: ExitStack) -> Agent:
         retool=_retool(parts, workspace),
         on_close=stack.pop_all().close,  # last: until here a failure closes everything
     )
+
+
+def _resumed(
+    parts: _Parts, prefix: Sequence[Segment], *, thinking: bool
+) -> tuple[Resumed | None, Changed | None]:
+    """The session that goes on, and what changed of the tools its model knows."""
+    from ds4_agent.agent.reload import changed_tools
+    from ds4_agent.agent.resume import resume
+
+    saved = parts.records.saved
+    if saved is None:
+        return None, None
+    resumed = resume(saved, parts.engine, prefix=prefix, thinking=thinking, warm=parts.warm)
+    return resumed, None if resumed.is_text else changed_tools(saved.schemas, parts.tools)
+
+
+def _transcript(parts: _Parts, resumed: Resumed | None) -> Transcript:
+    from ds4_agent.agent.transcript import Place, Transcript
+
+    engine, records = parts.engine, parts.records
+    return Transcript(
+        resumed.place if resumed else Place(engine.new_context()),
+        engine.tokenizer,
+        engine.context_length,
+        records.log,
+        records.trace,
+        fingerprint=engine.fingerprint,
+        next_branch=resumed.next_branch if resumed else 1,
+        first=resumed.first if resumed else None,
+    )
+
+
+def _announcement(parts: _Parts, changed: Changed | None) -> str:
+    """What the model reads of tools that changed."""
+    from ds4_agent.agent.reload import announcement
+
+    return announcement(changed, with_schemas=parts.profile != "nano") if changed else ""
 
 
 def session_prefix(
@@ -309,14 +335,29 @@ def _notices(options: RunOptions, mode: Mode) -> list[str]:
 
 def _approvals(options: RunOptions, tools: Sequence[Tool], log: ApprovalsLog | None) -> Approvals:
     names = [tool.name for tool in tools]
+    parse_rules(options.typed_rules, names)
+    settings = options.settings
     return Approvals(
         mode=default_mode(options),
-        allow=parse_rules(options.settings.allowed_tools, names),
-        deny=parse_rules(options.settings.disallowed_tools, names),
-        ask=parse_rules(options.settings.asked_tools, names),
+        allow=parse_rules(settings.allowed_tools, names, is_typed=False),
+        deny=parse_rules(settings.disallowed_tools, names, is_typed=False),
+        ask=parse_rules(settings.asked_tools, names, is_typed=False),
         yolo=options.yolo,
         log=log,
     )
+
+
+def _idle_rules(options: RunOptions, tools: Sequence[Tool]) -> list[str]:
+    """A notice for each rule of config.toml that speaks of no tool there is."""
+    names = [tool.name for tool in tools]
+    settings = options.settings
+    texts = (*settings.allowed_tools, *settings.disallowed_tools, *settings.asked_tools)
+    rules = parse_rules(texts, names, is_typed=False)
+    return [
+        f"the rule `{rule.text}` of config.toml speaks of no tool that is loaded here"
+        for rule in rules
+        if not rule.names_any(names)
+    ]
 
 
 def _choose_approver(
@@ -372,15 +413,14 @@ def _sampling(settings: Settings, default: Sampling) -> Sampling:
 
 def _retool(parts: _Parts, workspace: Workspace) -> Callable[[], Retooled | None]:
     """How the agent learns between turns that the user's plugins changed."""
-    from ds4_agent.agent.loop import Retooled
-    from ds4_agent.agent.reload import PluginWatch, announcement
+    from ds4_agent.agent.identity import Retooled
+    from ds4_agent.agent.reload import PluginWatch
 
     options = parts.options
     own = options.places.tools.resolve()
     if any(own.is_relative_to(root) for root in workspace.roots):
         return lambda: None  # the model may write there: see `reload`
     watch = PluginWatch(options.places.tools, parts.toolbox, parts.processes)
-    profile = options.settings.prompt_profile or parts.engine.default_profile
 
     def retool() -> Retooled | None:
         changed = watch.look()
@@ -390,7 +430,7 @@ def _retool(parts: _Parts, workspace: Workspace) -> Callable[[], Retooled | None
             _identity(parts, changed.tools),
             _model(options, parts.engine, changed.tools),
             changed.tools,
-            announcement(changed, with_schemas=profile != "nano"),
+            _announcement(parts, changed),
             changed.notices,
         )
 
@@ -398,7 +438,7 @@ def _retool(parts: _Parts, workspace: Workspace) -> Callable[[], Retooled | None
 
 
 def _identity(parts: _Parts, tools: Sequence[Tool]) -> Identity:
-    from ds4_agent.agent.loop import Identity
+    from ds4_agent.agent.identity import Identity
 
     return Identity(
         session_id=parts.records.session_id,

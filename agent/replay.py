@@ -63,6 +63,8 @@ def _events(line: Mapping[str, Any]) -> Iterator[ev.Event]:
                 _text(line, "diff"),
                 line.get("ran") is not False,
             )
+        case {"type": "user", "message": {"content": [{"type": "text", "text": str(text)}]}}:
+            yield ev.Steered(text)
         case {"type": "unread", "id": str(call_id), "name": str(name), "text": str(text)}:
             yield ev.CallStarted(call_id, name)
             yield ev.CallFinished(call_id, name, text, is_error=True, ran=False)

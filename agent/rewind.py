@@ -23,10 +23,12 @@ __all__ = ["Mark", "Past", "Return", "Rewound"]
 
 @dataclass(frozen=True)
 class Return:
-    """A place, and what it owes before anybody else can speak."""
+    """A place, what it owes before anybody else can speak, and the summary that the next prompt
+    begins with, if one waits for it."""
 
     place: Place
     tail: Tail
+    opening: str = ""
 
 
 @dataclass(frozen=True)
@@ -58,13 +60,11 @@ class Past:
         self.marks = list(marks)
         self._summarised = list(summarised)
 
-    def begin_turn(self, prompt: str, place: Place, tail: Tail, changes: int) -> None:
-        back = Return(place, tail)
+    def begin_turn(self, prompt: str, back: Return, changes: int) -> None:
         self.marks.append(Mark(prompt, changes, len(self._summarised), lambda: back))
 
-    def summarise(self, place: Place, tail: Tail) -> None:
+    def summarise(self, back: Return) -> None:
         """The conversation is left for its summary."""
-        back = Return(place, tail)
         self._summarised.append(lambda: back)
 
     def uncompact(self) -> Return | None:

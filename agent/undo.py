@@ -61,13 +61,6 @@ class TurnUndone:
             )
         return "\n".join(lines)
 
-    def reminder(self) -> str:
-        """What the model is told before its next turn, "" for nothing."""
-        if not self.changed:
-            return ""
-        names = ", ".join(self.changed)
-        return f"Undone by the user, the files are as before: {names}"
-
 
 class Undo:
     """The undo of a living session."""
@@ -92,10 +85,11 @@ class Undo:
                 self.snapshots.undo_begins(turn)
                 # Backwards: a directory was made for the first file in it and goes with the last.
                 files = tuple(self._undo(file) for file in reversed(turn.files))
-                self.snapshots.undo_ended(turn)
+                undone = TurnUndone(files[::-1], turn.had_commands, turn.damaged)
+                self.snapshots.undo_ended(turn, undone.changed)
             except SnapshotError as error:
                 raise OutputError(str(error)) from error
-            return TurnUndone(files[::-1], turn.had_commands, turn.damaged)
+            return undone
         raise UsageError(NOTHING)
 
     @property
@@ -118,6 +112,8 @@ class Undo:
                     files[file.shown] = file
             had_commands |= undone.had_commands
             damaged = undone.damaged
+        # The model went back as well: it never saw what is undone.
+        self.snapshots.told(turn for turn in self.snapshots.news() if turn > changes)
         return TurnUndone(tuple(files.values()), had_commands, damaged)
 
     def left_by_rewind(self, changes: int) -> str:
@@ -132,6 +128,14 @@ class Undo:
             "The conversation went back to here and the files did not; these were changed by what "
             f"followed and may differ from what you have seen: {listed}"
         )
+
+    def news(self) -> dict[int, str]:
+        """What the model has yet to be told, by turn: undos by `/undo` and by `--undo` in another
+        process, also while the session did not run."""
+        return {
+            turn: f"Undone by the user, the files are as before: {', '.join(changed)}"
+            for turn, changed in self.snapshots.news().items()
+        }
 
     def _did_nothing(self, turn: SavedTurn) -> bool:
         """Whether none of its changes was made: each was refused, or the process was killed."""

@@ -1,97 +1,110 @@
-"""What the lists in the slot are for: a session to go on with, a turn to go back to, the files.
+"""What a session is asked between its turns: lists to choose from, and the work they lead to.
 
-In: the sessions there are, the agent's turns, and which row was picked. Out: the next list, or what
-is to be done. Knows no screen.
+In: a command, the agent, and which row was picked. Out: the next list, or work for the agent's
+thread, or one line why there is none. Knows no screen.
 """
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
-from ds4_agent.agent.choose import Choice
 from ds4_agent.agent.errors import UsageError
 from ds4_agent.tui.commands import FILES, prompt_rows, session_rows
-from ds4_agent.tui.picker import Picker
 
 if TYPE_CHECKING:
+    from ds4_agent.agent.choose import Choice
     from ds4_agent.agent.loop import Agent
-    from ds4_agent.tui.conversation import Build
+    from ds4_agent.tui.conversation import Build, Conversation
 
-__all__ = ["Back", "Choosing", "Start"]
+__all__ = ["BETWEEN_TURNS", "Choosing", "Rows", "Work"]
 
+BETWEEN_TURNS = ("undo", "compact", "sessions", "resume", "rewind", "fork")
 RESUME, FORK = "Go on with which session?", "Go on in a copy of which session?"
 TURN, WHAT = "Back to before which prompt?", "What goes back?"
 
 
 @dataclass(frozen=True)
-class Start:
-    """The first agent is to be built; of a new session, where there is no choice."""
+class Rows:
+    """One is to be picked, for what `about` names; displayable text."""
 
-    choice: Choice | None
+    about: str
+    title: str
+    rows: tuple[str, ...]
 
 
 @dataclass(frozen=True)
-class Back:
-    turn: int
-    with_files: bool
+class Work:
+    """What is to be begun. `activity` is what the status line says until it ends; "" where it has
+    no end of its own."""
+
+    activity: str
+    begin: Callable[[], None]
 
 
 class Choosing:
     """The lists of one run, one at a time."""
 
-    def __init__(self, build: "Build") -> None:
+    def __init__(self, build: "Build", conversation: "Conversation") -> None:
         self._build = build
+        self._conversation = conversation
         self._ids: list[str] = []
         self._turns = 0
         self._turn = 0
         self._forks = False
 
-    def at_start(self) -> Picker | None:
-        """What is asked before the model is loaded; None for nothing."""
-        if not self._build.asks_for:
-            return None
+    def at_start(self) -> Rows | Work:
+        """What comes before anything else: the model is loaded, or a session is chosen first."""
         self._forks = self._build.asks_for == "fork"
-        return self._sessions("start", FORK if self._forks else RESUME)
+        rows = None
+        if self._build.asks_for:
+            rows = self._sessions("start", FORK if self._forks else RESUME)
+        return rows or Work("", self._conversation.start)
 
-    def session(self, agent: "Agent") -> Picker | str:
-        """The list of the sessions here, without this one; or why there is none."""
+    def command(self, name: str, agent: "Agent") -> Rows | Work | str:
+        """What one of the commands `BETWEEN_TURNS` leads to."""
+        talk = self._conversation
+        match name:
+            case "undo":
+                return Work("undoing", talk.undo)
+            case "compact":
+                return Work("summarising", talk.compact)
+            case "fork":
+                copy = self._build.choice(agent.identity.session_id, forks=True)
+                return Work("copying", partial(talk.open, copy))
+            case "rewind":
+                self._turns = len(agent.turns)
+                if not self._turns:
+                    return "There is no earlier prompt to go back to."
+                return Rows("turn", TURN, tuple(prompt_rows(agent.turns)))
         self._forks = False
         try:
-            return self._sessions("open", RESUME, without=agent.identity.session_id) or (
-                "There is no other session of this directory."
-            )
+            others = self._sessions("open", RESUME, without=agent.identity.session_id)
         except UsageError as error:
             return str(error)
+        return others or "There is no other session of this directory."
 
-    def turn(self, agent: "Agent") -> Picker | str:
-        """The list of turns; or why there is none."""
-        self._turns = len(agent.turns)
-        if not self._turns:
-            return "There is no earlier prompt to go back to."
-        return Picker("turn", TURN, prompt_rows(agent.turns))
-
-    def copy_of(self, agent: "Agent") -> Choice:
-        """The choice of a copy of the session under way."""
-        return self._build.choice(agent.identity.session_id, forks=True)
-
-    def picked(self, about: str, index: int | None) -> Picker | Start | Choice | Back | None:
-        """What follows from the row that was picked."""
+    def picked(self, about: str, index: int | None) -> Rows | Work | None:
+        """What follows from the row that was picked; None from none, but for the first choice,
+        without which a new session begins."""
+        talk = self._conversation
         if about == "start":
-            return Start(None if index is None else self._choice(index))
+            return Work("", partial(talk.start, None if index is None else self._choice(index)))
         if index is None:
             return None
         if about == "open":
-            return self._choice(index)
+            return Work("opening", partial(talk.open, self._choice(index)))
         if about == "turn":
             self._turn = self._turns - index
-            return Picker("files", WHAT, FILES)
-        return Back(self._turn, index == 1)
+            return Rows("files", WHAT, FILES)
+        return Work("going back", partial(talk.rewind, self._turn, with_files=index == 1))
 
-    def _sessions(self, about: str, title: str, without: str = "") -> Picker | None:
+    def _sessions(self, about: str, title: str, without: str = "") -> Rows | None:
         sessions = [s for s in self._build.sessions() if s.id != without]
         self._ids = [summary.id for summary in sessions]
         rows = session_rows(sessions, time.time())
-        return Picker(about, title, rows) if sessions else None
+        return Rows(about, title, tuple(rows)) if sessions else None
 
-    def _choice(self, index: int) -> Choice:
+    def _choice(self, index: int) -> "Choice":
         return self._build.choice(self._ids[index], forks=self._forks)

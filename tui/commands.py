@@ -32,6 +32,7 @@ COMPACTED = "The conversation goes on from a summary of itself; /uncompact retur
 COMMANDS = {
     "help": "keys and commands",
     "tools": "what the model can do here",
+    "compact": "go on from a summary of the conversation",
     "uncompact": "back to the conversation before its summary",
     "cost": "tokens and time of this session",
     "undo": "take back what the last prompt did to files",

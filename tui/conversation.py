@@ -6,7 +6,7 @@ plain prompt both talk to the agent only through here; neither blocks on it.
 """
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Protocol
@@ -151,16 +151,34 @@ class Conversation:
 
     def undo(self) -> None:
         """Take back the last turn's changes to files. `TurnOver` comes at its end, too."""
-        self._prompts.put(self._take_back)
+        self._do(self._take_back)
+
+    def compact(self) -> None:
+        """Go on from a summary. `TurnOver` comes at its end, too."""
+        self._do(self._summarise)
 
     def rewind(self, turn: int, *, with_files: bool) -> None:
         """Back to where the `turn`-th prompt was not yet asked. `TurnOver` comes at its end."""
-        self._prompts.put(lambda agent: self._go_back(agent, turn, with_files))
+        self._do(lambda agent: self._go_back(agent, turn, with_files))
 
     def open(self, choice: Choice) -> None:
         """Go on with another session, which is told as `Loaded`; where that fails, with this one.
         `TurnOver` comes at its end."""
-        self._prompts.put(lambda agent: self._open(agent, choice))
+        self._do(lambda agent: self._open(agent, choice))
+
+    def _do(self, task: Task) -> None:
+        with self._lock:
+            self._interrupted = self._closing
+        self._prompts.put(task)
+
+    def steer(self, text: str) -> None:
+        """Give the model `text` with the results of its next calls (`Steered` says that it was)."""
+        if self._agent is not None:
+            self._agent.steer(text)
+
+    def withdraw(self) -> tuple[str, ...]:
+        """What `steer` was told and the model has not been given; it is not given any more."""
+        return () if self._agent is None else self._agent.withdraw()
 
     def interrupt(self) -> None:
         """End the current turn soon; its `TurnOver` still comes."""
@@ -214,22 +232,22 @@ class Conversation:
             self._post(Loaded(agent))
             while not self._closing and (prompt := self._prompts.get()) is not None:
                 if isinstance(prompt, str):
-                    self._take_turn(agent, prompt)
+                    self._follow(agent, agent.run(prompt))
+                    self._post(TurnOver())
                 else:
                     self._agent = agent = self._carry_out(agent, prompt)
         finally:
             agent.close()
             self._build.close()
 
-    def _take_turn(self, agent: "Agent", prompt: str) -> None:
+    def _follow(self, agent: "Agent", events: Iterator[Event]) -> None:
         try:
-            for event in agent.run(prompt):
+            for event in events:
                 self._post(event)
                 if self._interrupted:  # also when it was wished before the run had begun
                     agent.interrupt()
         except BaseException as error:  # shown by whoever reads the inbox
             self._post(TurnFailed(error))
-        self._post(TurnOver())
 
     def _carry_out(self, agent: "Agent", task: Task) -> "Agent":
         try:
@@ -237,6 +255,10 @@ class Conversation:
         except Exception as error:  # shown by whoever reads the inbox
             self._post(TurnFailed(error))
         self._post(TurnOver())
+        return agent
+
+    def _summarise(self, agent: "Agent") -> "Agent":
+        self._follow(agent, agent.compact())
         return agent
 
     def _take_back(self, agent: "Agent") -> "Agent":

@@ -9,15 +9,33 @@ import signal
 import sys
 import termios
 import time
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from types import FrameType
 from typing import TYPE_CHECKING
 
 from ds4_agent.agent.display import one_line, visible
-from ds4_agent.agent.events import ApprovalRequest, Decision, StepFinished, TurnEnded, Usage
-from ds4_agent.tui.commands import command_of, cost_text, help_text, tools_text, uncompact_text
+from ds4_agent.agent.events import (
+    ApprovalRequest,
+    Compacted,
+    Decision,
+    RunStarted,
+    Steered,
+    StepFinished,
+    TurnEnded,
+    Usage,
+)
+from ds4_agent.tui.choosing import BETWEEN_TURNS, Choosing, Rows, Work
+from ds4_agent.tui.commands import (
+    command_of,
+    cost_text,
+    help_text,
+    shown_replay,
+    tools_text,
+    uncompact_text,
+)
 from ds4_agent.tui.conversation import (
     Build,
     Conversation,
@@ -29,8 +47,9 @@ from ds4_agent.tui.conversation import (
     TurnFailed,
     TurnOver,
     Undone,
+    WentBack,
 )
-from ds4_agent.tui.describe import arguments_text, count, hides_something, seconds
+from ds4_agent.tui.describe import arguments_text, count, hides_something, plural, seconds
 from ds4_agent.tui.lines import DumbLines, Lines, PromptLines
 from ds4_agent.tui.plain_view import PlainView
 from ds4_agent.tui.session import About, about, builder, mode_after
@@ -42,14 +61,16 @@ if TYPE_CHECKING:
 
 __all__ = ["PlainScreen", "run"]
 
+ROWS = 30  # of a list
 QUIT_WITHIN = 2.0  # seconds in which a second Ctrl+C ends the session
 KEYS = (
-    ("Enter", "send"),
+    ("Enter", "send; while the model works: given to it with its next results, or after it"),
     ("Alt+Enter", "new line"),
     ("Up, Down", "earlier prompts"),
     ("Ctrl+C", "clear the line, interrupt the model, then quit"),
     ("Shift+Tab", "permission mode: ask, accept-edits, plan, auto"),
 )
+LISTEN_EVERY = 0.1  # seconds between two looks at what was typed while the model works
 SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
@@ -105,6 +126,7 @@ class PlainScreen:
         """`term` names the terminal; "" is one on which no cursor can be moved."""
         self._inbox: SimpleQueue[Item] = SimpleQueue()
         self.conversation = Conversation(build, self._post)
+        self._choosing = Choosing(build, self.conversation)
         self._about = about
         self._agent: Agent | None = None
         self._mode = about.mode
@@ -115,15 +137,20 @@ class PlainScreen:
         self._turns = 0
         self._footer = ""
         self._interrupted_at = -QUIT_WITHIN
+        self._waiting: deque[str] = deque()  # typed while the model worked, not given to it yet
+        self._draft = ""  # what an interrupt kept from the model
 
     def run(self, first_prompt: str = "") -> int:
         """Read and answer prompts until the user leaves; returns the exit code."""
-        self.conversation.start()
         about = self._about
         self._view.line(f"ds4-agent {about.version} · {visible(about.directory)}", "bold")
         self._view.line("/help lists keys and commands", "dim")
+        self._go_on(self._choosing.at_start())
         text = first_prompt
         while True:
+            if not text.strip() and self._waiting:
+                text = self._waiting.popleft()
+                self._view.line(f"{self._mark()}{text}", "bold")
             if not text.strip():
                 try:
                     text = self._read()
@@ -134,8 +161,8 @@ class PlainScreen:
             command = command_of(text)
             if command == "quit":
                 return 0
-            if command == "undo":
-                stays = self._take_back()
+            if command in BETWEEN_TURNS:
+                stays = self._between_turns(command)
             elif command is not None:
                 stays = self._run_command(command)
             else:
@@ -160,8 +187,9 @@ class PlainScreen:
     def _read(self) -> str:
         """The next prompt. Ctrl+C clears the line, twice it leaves; Ctrl+D leaves at once."""
         while True:
+            draft, self._draft = self._draft, ""
             try:
-                return self._lines.read(self._mark)
+                return self._lines.read(self._mark, draft)
             except KeyboardInterrupt:
                 if self._presses_again():
                     raise EOFError from None
@@ -170,10 +198,6 @@ class PlainScreen:
     def _take_turn(self, prompt: str) -> bool:
         """Run one prompt; returns False if the user left."""
         return self._follow(lambda: self.conversation.send(visible(prompt)))
-
-    def _take_back(self) -> bool:
-        """Undo the last turn; returns False if the user left."""
-        return self._follow(self.conversation.undo)
 
     def _follow(self, begin: Callable[[], None]) -> bool:
         """Begin something in the agent's thread and show it to its end; False if the user left."""
@@ -184,27 +208,51 @@ class PlainScreen:
         begin()  # after the inbox is empty: its end must not be taken for something earlier
         while True:
             try:
-                item = self._inbox.get()
+                self._listen()
+                item = self._inbox.get(timeout=LISTEN_EVERY)
                 if isinstance(item, TurnOver):
                     self._end_turn()
                     return True
                 self._take(item)
+            except Empty:
+                pass
             except KeyboardInterrupt:
                 if self._presses_again():
                     return False
                 self.conversation.interrupt()
+                self._keep()
                 self._view.line("interrupting; Ctrl+C again quits", "dim")
+
+    def _listen(self) -> None:
+        """Take what was typed meanwhile; a prompt is given to the model as soon as it can be."""
+        while text := visible(self._lines.typed()):
+            self._waiting.append(text)
+            if command_of(text) is None:
+                self.conversation.steer(text)
+
+    def _keep(self) -> None:
+        """Of an interrupted turn, what the model has not been given comes back to the prompt."""
+        back = [text for text in self.conversation.withdraw() if text in self._waiting]
+        for text in back:
+            self._waiting.remove(text)
+        self._draft = "\n".join(filter(None, (self._draft, *back)))
 
     def _take(self, item: Item) -> None:
         match item:
             case Loading():
                 pass
             case Loaded(agent):
+                if self._agent is not None:
+                    self._view.line(f"session {agent.identity.session_id}", "bold")
                 self._agent = agent
                 agent.mode = self._mode
+                for text in self._waiting:
+                    if command_of(text) is None:
+                        agent.steer(text)
                 self._view.line(f"model {visible(agent.identity.model)}", "dim")
                 if agent.identity.hint:
                     self._view.line(visible(agent.identity.hint), "dim")
+                self._replay(agent)
             case LoadFailed(error):
                 raise _NoModelError(error)
             case Question(request):
@@ -213,11 +261,68 @@ class PlainScreen:
                 self._view.line(visible(str(error) or type(error).__name__), "red")
             case Undone(text):
                 self._view.line(text)
+            case WentBack(prompt, text):
+                self._draft = self._draft or prompt
+                self._view.line(text or "Back to before this prompt.")
             case TurnOver():
                 pass
+            case Steered(text):
+                with suppress(ValueError):
+                    self._waiting.remove(text)
+                self._view.line(f"{self._mark()}{text}", "bold")
             case _:
                 self._view.show(item)
                 self._note(item)
+
+    def _replay(self, agent: "Agent") -> None:
+        """What an earlier process showed."""
+        events, left_out = shown_replay(agent.replay())
+        if left_out:
+            self._view.line(f"{plural(left_out, 'earlier turn')} not shown", "dim")
+        for event in events:
+            match event:
+                case RunStarted(prompt=text) | Steered(text):
+                    self._view.line(f"> {visible(text)}", "bold")
+                case _:
+                    self._view.show(event)
+
+    def _between_turns(self, command: str) -> bool:
+        """Carry out one of the commands with lists or work; returns False if the user left."""
+        try:
+            while self._agent is None:
+                self._take(self._inbox.get())
+        except KeyboardInterrupt:
+            return True
+        return self._go_on(self._choosing.command(command, self._agent))
+
+    def _go_on(self, following: Rows | Work | str | None) -> bool:
+        while isinstance(following, Rows):
+            following = self._choosing.picked(following.about, self._pick(following))
+        if isinstance(following, str):
+            self._view.line(following, "yellow")
+        elif following is not None and following.activity:
+            return self._follow(following.begin)
+        elif following is not None:
+            following.begin()
+        return True
+
+    def _pick(self, rows: Rows) -> int | None:
+        """The row with the number that is typed; None for none."""
+        self._view.line(rows.title, "bold")
+        shown = rows.rows[:ROWS]
+        for number, row in enumerate(shown, 1):
+            self._view.line(f"{number:>4}  {row}")
+        if len(shown) < len(rows.rows):
+            self._view.line(f"      and {len(rows.rows) - len(shown):,} more", "dim")
+        while True:
+            try:
+                said = self._lines.ask("  number, or Enter for none: ").strip()
+            except (EOFError, KeyboardInterrupt):
+                return None
+            if not said:
+                return None
+            if said.isdecimal() and 1 <= int(said) <= len(shown):
+                return int(said) - 1
 
     def _note(self, event: object) -> None:
         if isinstance(event, StepFinished):
@@ -228,8 +333,11 @@ class PlainScreen:
             self._worked += event.seconds
             self._turns += 1
             self._footer += f" · {seconds(event.seconds)}"
+        elif isinstance(event, Compacted):
+            self._usage += event.usage
 
     def _end_turn(self) -> None:
+        self.conversation.withdraw()  # what the model has not read is the next prompt
         self._view.end_text()
         parts = [self._footer, self._about.mode_shown(self._mode), one_line(self._about.branch, 32)]
         self._view.line(" · ".join(part for part in parts if part), "dim")
@@ -241,6 +349,7 @@ class PlainScreen:
             self._view.line("  it holds invisible or control characters, written out:", "yellow")
         text = arguments_text(request.tool, request.arguments)
         self._view.line("    " + text.replace("\n", "\n    "))
+        self._listen()
         with suppress(termios.error):
             termios.tcflush(sys.stdin.fileno(), termios.TCIFLUSH)
         while True:

@@ -21,11 +21,12 @@ from textual.binding import Binding, BindingType
 from textual.containers import VerticalGroup
 from textual.driver import Driver
 
-from ds4_agent.agent.choose import Choice
 from ds4_agent.agent.events import (
     ApprovalRequest,
     CallStarted,
+    Compacted,
     PrefillProgressed,
+    Steered,
     StepFinished,
     TextDelta,
     ThinkingDelta,
@@ -33,7 +34,7 @@ from ds4_agent.agent.events import (
     Usage,
 )
 from ds4_agent.tui.approval import ApprovalPanel
-from ds4_agent.tui.choosing import Back, Choosing, Start
+from ds4_agent.tui.choosing import BETWEEN_TURNS, Choosing, Rows, Work
 from ds4_agent.tui.commands import (
     command_of,
     cost_text,
@@ -75,7 +76,7 @@ FRAME = 1 / 20  # seconds between two paints of what the agent said
 TICK = 0.5  # seconds between two paints of the clock
 QUIT_WITHIN = 2.0  # seconds in which a second Ctrl+C ends the session
 KEYS = (
-    ("Enter", "send; while the model works, queue"),
+    ("Enter", "send; while the model works: given to it with its next results, or after it"),
     ("Shift+Enter, Ctrl+J", "new line"),
     ("Up, Down", "earlier prompts"),
     ("Esc", "interrupt the model; queued prompts come back to the input"),
@@ -127,8 +128,8 @@ class AgentApp(App[None]):
         self._clock = clock
         self._on_leave = on_leave
         self._agent: Agent | None = None
-        self._choosing = Choosing(build)
         self.conversation = Conversation(build, self._post)
+        self._choosing = Choosing(build, self.conversation)
         self._inbox: deque[Item] = deque()
         self._arrived = asyncio.Event()
         self._queue: deque[str] = deque([first_prompt] if first_prompt else [])
@@ -162,14 +163,7 @@ class AgentApp(App[None]):
         self.call_after_refresh(self._load)
 
     async def _load(self) -> None:
-        picker = self._choosing.at_start()
-        if picker is None:
-            self._start(None)
-        else:
-            await self._put(picker)
-
-    def _start(self, choice: Choice | None) -> None:
-        self.conversation.start(choice)
+        await self._go_on(self._choosing.at_start())
         # What the first answer needs is imported meanwhile, off the thread that paints.
         Thread(target=import_module, args=("ds4_agent.tui.answer",), daemon=True).start()
 
@@ -213,6 +207,8 @@ class AgentApp(App[None]):
                 await self._go_back(item)
             case TurnOver():
                 await self._end_turn()
+            case Steered(text):
+                await self._show_steered(text)
             case _:
                 await self._transcript.show(item)
                 self._count(item)
@@ -241,6 +237,7 @@ class AgentApp(App[None]):
 
     async def _end_turn(self) -> None:
         await self._close_question()
+        self.conversation.withdraw()  # what the model has not read is the next prompt
         self._busy_since = self._sampling_from = None
         self._set(activity="ready", busy=False, is_ending=False, prefill=None)
         await self._send_next()
@@ -255,6 +252,8 @@ class AgentApp(App[None]):
             self._usage += event.usage
             self._worked += event.seconds
             self._turns += 1
+        elif isinstance(event, Compacted):
+            self._usage += event.usage
 
     # What the user says
 
@@ -266,7 +265,9 @@ class AgentApp(App[None]):
             return
         self._queue.append(message.text)
         self._set(queued=len(self._queue))
-        if self._agent is not None and self._busy_since is None:
+        if self._busy_since is not None:
+            self.conversation.steer(message.text)
+        elif self._agent is not None:
             await self._send_next()
 
     async def _send_next(self) -> None:
@@ -276,7 +277,16 @@ class AgentApp(App[None]):
             self._set(activity="working", busy=True, elapsed=0.0)
             await self._transcript.ask(prompt)
             self.conversation.send(prompt)
+            for later in self._queue:
+                self.conversation.steer(later)
         self._set(queued=len(self._queue))
+
+    async def _show_steered(self, text: str) -> None:
+        """A queued prompt has reached the model in the middle of its turn."""
+        if text in self._queue:
+            self._queue.remove(text)
+        self._set(queued=len(self._queue))
+        await self._transcript.ask(text)
 
     async def _run_command(self, name: str) -> None:
         if name == "quit":
@@ -296,71 +306,39 @@ class AgentApp(App[None]):
             await self._transcript.notice(uncompact_text(is_back))
         elif name == "cost":
             await self._transcript.notice(cost_text(self._usage, self._worked, self._turns))
-        elif name == "undo":
-            await self._work("undoing", name, self.conversation.undo)
-        elif name in ("sessions", "resume"):
-            await self._choose(self._choosing.session)
-        elif name == "rewind":
-            await self._choose(self._choosing.turn)
-        elif name == "fork":
-            await self._work("copying", name, self._fork)
+        elif name in BETWEEN_TURNS:
+            await self._between_turns(name)
         else:
             await self._transcript.notice(f"There is no command /{name}; see /help", "warning")
 
-    def _fork(self) -> None:
-        assert self._agent is not None
-        self.conversation.open(self._choosing.copy_of(self._agent))
-
-    async def _work(self, activity: str, name: str, begin: Callable[[], None]) -> None:
-        """Begin something in the agent's thread that ends with a `TurnOver`."""
-        if not await self._is_between_turns(name):
+    async def _between_turns(self, name: str) -> None:
+        if self._busy_since is not None or self._agent is None:
+            said = f"/{name} works between turns: wait, or press Esc first"
+            await self._transcript.notice(said, "warning")
             return
-        self._busy_since = self._clock()
-        self._set(activity=activity, busy=True, elapsed=0.0)
-        begin()
-
-    async def _is_between_turns(self, name: str) -> bool:
-        if self._busy_since is None and self._agent is not None:
-            return True
-        said = f"/{name} works between turns: wait, or press Esc first"
-        await self._transcript.notice(said, "warning")
-        return False
+        await self._go_on(self._choosing.command(name, self._agent))
 
     # The list in the slot
 
-    async def _choose(self, make: Callable[["Agent"], Picker | str]) -> None:
-        if self._agent is None or not await self._is_between_turns("this"):
-            return
-        found = make(self._agent)
-        if isinstance(found, str):
-            await self._transcript.notice(found, "warning")
-        else:
-            await self._put(found)
-
-    async def _put(self, picker: Picker) -> None:
-        self.query_one(PromptBox).display = False
-        await self.query_one("#slot").mount(picker)
+    async def _go_on(self, following: Rows | Work | str | None) -> None:
+        match following:
+            case Rows(about, title, rows):
+                self.query_one(PromptBox).display = False
+                await self.query_one("#slot").mount(Picker(about, title, rows))
+            case Work(activity, begin):
+                if activity:  # its end comes as `TurnOver`
+                    self._busy_since = self._clock()
+                    self._set(activity=activity, busy=True, elapsed=0.0)
+                begin()
+            case str():
+                await self._transcript.notice(following, "warning")
 
     @on(Picker.Picked)
     async def _picked(self, message: Picker.Picked) -> None:
         await message.picker.remove()
-        following = self._choosing.picked(message.picker.about, message.index)
-        if isinstance(following, Picker):
-            await self._put(following)
-            return
         self.query_one(PromptBox).display = True
         self._prompt.focus()
-        match following:
-            case Start(choice):
-                self._start(choice)
-            case Choice():
-                await self._work("opening", "resume", lambda: self.conversation.open(following))
-            case Back(turn, with_files):
-                await self._work(
-                    "going back",
-                    "rewind",
-                    lambda: self.conversation.rewind(turn, with_files=with_files),
-                )
+        await self._go_on(self._choosing.picked(message.picker.about, message.index))
 
     # The question in the slot
 
@@ -392,11 +370,15 @@ class AgentApp(App[None]):
         """Esc: end the turn; what was queued comes back to be thought over."""
         if self._busy_since is None and not self._queue:
             return
-        waiting = [*self._queue, *([self._prompt.text] if self._prompt.text else [])]
-        if self._queue:
-            self._queue.clear()
-            self._prompt.replace_all("\n".join(waiting))
-            self._set(queued=0)
+        back = list(self._queue)
+        if self._agent is not None:  # the model may have been given some in this very moment
+            back = list(self.conversation.withdraw())
+        if back:
+            for text in back:
+                self._queue.remove(text)
+            draft = [self._prompt.text] if self._prompt.text else []
+            self._prompt.replace_all("\n".join([*back, *draft]))
+            self._set(queued=len(self._queue))
         if self._busy_since is not None:
             self._set(is_ending=True)
             self.conversation.interrupt()

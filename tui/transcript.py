@@ -21,6 +21,7 @@ from ds4_agent.agent.events import (
     Event,
     Notice,
     RunStarted,
+    Steered,
     StepFinished,
     TextDelta,
     ThinkingDelta,
@@ -103,10 +104,12 @@ class Transcript(VerticalScroll, can_focus=False):
     async def replay(self, events: Sequence[Event]) -> None:
         """What an earlier process showed."""
         for event in events:
-            if isinstance(event, RunStarted):
-                await self.ask(event.prompt)
-            else:
-                await self.show(event)
+            match event:
+                case RunStarted(prompt=text) | Steered(text):
+                    await self._close_text()
+                    await self.ask(text)
+                case _:
+                    await self.show(event)
 
     async def go_back(self, prompt: str) -> None:
         """Take away the last turn with this prompt and everything below it."""
