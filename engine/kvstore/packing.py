@@ -180,5 +180,4 @@ def _e2m1_pairs() -> NDArray[np.float32]:
 
 _E4M3 = _e4m3_values()
 _E2M1_PAIRS = _e2m1_pairs()
-_SCALES = np.ldexp(np.float32(1), np.arange(-127, 128)).astype(np.float32)  # 255 is no number
-_SCALES = np.append(_SCALES, np.float32(np.inf)) if len(_SCALES) < 256 else _SCALES
+_SCALES = np.append(np.ldexp(np.float32(1), np.arange(-127, 128)), np.float32(np.inf))
