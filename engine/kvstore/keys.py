@@ -2,7 +2,7 @@
 from a root, and one for each place. Equal keys mean equal tokens from the start on, the same
 weights, numerics and file format; no payload need be read to find a prefix.
 
-    root      sha1(fingerprint, numerics version, row dtype, rounding of rows, STORE_FORMAT)
+    root      sha1(fingerprint, row dtype, whether rows are rounded, STORE_FORMAT)
     block     sha1(key of the block before, or the root ‖ its 128 ids as u32 LE)
     place     sha1(key of its last whole block ‖ the fewer than 128 ids behind it as u32 LE)
 """
@@ -39,9 +39,10 @@ _PLACE = re.compile(r"([0-9]{9})-([spat])-([0-9a-f]{40})", re.ASCII)
 _STRENGTH = {"t": 0, "p": 1, "a": 1, "s": 2}  # the stronger, the longer it is kept
 
 
-def root_key(fingerprint: str, numerics: int, dtype: str, *, kv_simulation: bool) -> bytes:
-    """The key before the first block: 20 bytes."""
-    words = (fingerprint, str(numerics), dtype, str(int(kv_simulation)), str(STORE_FORMAT))
+def root_key(fingerprint: str, dtype: str, *, kv_simulation: bool) -> bytes:
+    """The key before the first block: 20 bytes. `fingerprint`: `weights.checkpoint.fingerprint`,
+    of weights, tokenizer, config and the version of our numerics."""
+    words = (fingerprint, dtype, str(int(kv_simulation)), str(STORE_FORMAT))
     return sha1("\n".join(words).encode()).digest()
 
 

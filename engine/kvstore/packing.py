@@ -60,9 +60,7 @@ def packed_bytes(rows: int, form: Form, *, is_packed: bool) -> int:
     return rows * (plain + plain // KV_BLOCK + form.roped * form.bits.itemsize)
 
 
-def unpack(
-    data: Bytes, rows: int, form: Form, *, is_packed: bool, start: int, out: Bits
-) -> None:
+def unpack(data: Bytes, rows: int, form: Form, *, is_packed: bool, start: int, out: Bits) -> None:
     """Write rows start..start+len(out)-1 of the `rows` that `data` holds into `out` [n, width]."""
     stop = start + len(out)
     if not len(out):
@@ -135,14 +133,14 @@ def _e4m3(q: NDArray[np.float32]) -> Bytes:
     size = np.abs(q)
     normal = (size.view(np.uint32) >> 20).astype(np.int32) - (120 << 3)
     codes = np.where(size < 2.0**-6, (size * 512).astype(np.int32), normal)
-    return np.clip(codes, 0, 126).astype(np.uint8) | (np.signbit(q).astype(np.uint8) << 7)
+    return np.clip(codes, 0, 126).astype(np.uint8) | (np.signbit(q) * np.uint8(1 << 7))
 
 
 def _e2m1(q: NDArray[np.float32]) -> Bytes:
     size = np.abs(q)
     normal = (size.view(np.uint32) >> 22).astype(np.int32) - (126 << 1)
     codes = np.where(size < 1, (size * 2).astype(np.int32), normal)
-    return np.clip(codes, 0, 7).astype(np.uint8) | (np.signbit(q).astype(np.uint8) << 3)
+    return np.clip(codes, 0, 7).astype(np.uint8) | (np.signbit(q) * np.uint8(1 << 3))
 
 
 def _to_floats(bits: Bits, form: Form) -> NDArray[np.float32]:
@@ -165,9 +163,7 @@ def _e4m3_values() -> NDArray[np.float32]:
     """The value of each byte; the two that are no numbers are never written."""
     codes = np.arange(256)
     exponent, mantissa = (codes >> 3) & 15, codes & 7
-    sizes = np.where(
-        exponent == 0, mantissa * 2.0**-9, (1 + mantissa / 8) * 2.0 ** (exponent - 7)
-    )
+    sizes = np.where(exponent == 0, mantissa * 2.0**-9, (1 + mantissa / 8) * 2.0 ** (exponent - 7))
     return np.where(codes < 128, sizes, -sizes).astype(np.float32)
 
 

@@ -1,5 +1,5 @@
-"""What stands in the two kinds of stored files. In: ids and raw rows, or a payload. Out: the parts of
-a payload, or what is in it; None for a payload that is not what the layout says.
+"""What stands in the two kinds of stored files. In: ids and raw rows, or a payload. Out: a payload
+in parts, or what is in it; None for a payload that is not what the layout says.
 
 Both begin with one line of JSON, filled up with spaces to a multiple of 8 bytes:
 
@@ -82,11 +82,12 @@ class Place:
 
 def extent_parts(
     ids: NDArray[np.uint32], histories: Sequence[Bits], layout: Layout
-) -> list[NDArray[Any]]:
+) -> list[memoryview]:
     """The payload of an extent, to be written one behind the other."""
     forms = [history.form for history in layout.histories]
     packed, arrays = _packed(histories, forms)
-    return [_header({"tokens": len(ids), "packed": packed}), _flat(ids), *arrays]
+    header = {"tokens": len(ids), "packed": packed}
+    return _buffers([_header(header), _flat(ids), *arrays])
 
 
 def place_parts(
@@ -97,7 +98,7 @@ def place_parts(
     layout: Layout,
     *,
     keeps_ids: bool,
-) -> list[NDArray[Any]]:
+) -> list[memoryview]:
     """The payload of the place behind `ids`. `arrays`: what `copy_frontier` gave."""
     position = len(ids)
     known = 0 if keeps_ids else position // BLOCK_TOKENS * BLOCK_TOKENS
@@ -111,7 +112,7 @@ def place_parts(
         "vocabulary": len(logits),
         "packed": packed,
     }
-    return [_header(header), _flat(ids[known:]), _flat(logits.astype("<f4")), *written]
+    return _buffers([_header(header), _flat(ids[known:]), _flat(logits.astype("<f4")), *written])
 
 
 def read_extent(payload: Payload, layout: Layout) -> Extent | None:
@@ -164,8 +165,12 @@ def _split_header(payload: Payload) -> tuple[dict[str, Any], NDArray[np.uint8]]:
     end = int(ends[0])
     header = json.loads(data[:end].tobytes())
     if not isinstance(header, dict):
-        raise ValueError("no object")
+        raise TypeError("no object")
     return header, data[end + 1 :]
+
+
+def _buffers(arrays: Sequence[NDArray[Any]]) -> list[memoryview]:
+    return [memoryview(array) for array in arrays]
 
 
 def _flat(array: NDArray[Any]) -> NDArray[np.uint8]:
@@ -181,9 +186,7 @@ def _packed(arrays: Sequence[Bits], forms: Sequence[Form]) -> tuple[str, list[ND
     return codes, written
 
 
-def _parts(
-    data: NDArray[np.uint8], wanted: Sequence[tuple[int, Form]], packed: str
-) -> list[Part]:
+def _parts(data: NDArray[np.uint8], wanted: Sequence[tuple[int, Form]], packed: str) -> list[Part]:
     """The arrays that fill `data` to its end. Raises ValueError where they do not."""
     parts = []
     for (rows, form), code in zip(wanted, packed, strict=True):
