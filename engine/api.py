@@ -119,10 +119,11 @@ class Context(Protocol):
         """Append `ids` and compute them in chunks, or restore what is stored of them.
 
         `stable`: the context's first so many tokens are a system prompt, whose place is saved when
-        it is computed; 0: none. Raises ContextFullError or TokenRangeError before anything is
-        appended. Raises Cancelled after a finished chunk; the ids are in `tokens` then, and the ones
-        not computed are computed by the next `extend` or `sample`. `on_progress` runs in the
-        caller's thread.
+        it is computed; 0: none. `on_progress` runs in the caller's thread.
+
+        Raises ContextFullError or TokenRangeError before anything is appended. Raises Cancelled
+        after a finished chunk; the ids are in `tokens` then, and the ones not computed are computed
+        by the next `extend` or `sample`.
         """
         ...
 

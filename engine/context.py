@@ -31,7 +31,7 @@ from ds4_agent.engine.worker import Worker, stop_if
 
 if TYPE_CHECKING:
     from ds4_agent.engine.kvstore.keys import Kind
-    from ds4_agent.engine.kvstore.store import KvStore
+    from ds4_agent.engine.kvstore.store import KvStore, Saved
     from ds4_agent.engine.model.model import Model
     from ds4_agent.engine.model.state import State
 
@@ -63,6 +63,7 @@ class Checkpoint:
     state: "State"  # of the first `state.position` tokens
     logits: NDArray[np.float32] | None  # [vocab] after those tokens; None before the first
     model: "Model"  # whose state it is
+    saved: "Saved | None" = None  # of this state or of one that it goes on from
 
     @property
     def token_count(self) -> int:
@@ -190,7 +191,8 @@ class ModelContext:
     def _save(self, kind: "Kind") -> None:
         place, store = self._place, self._runtime.store
         if store is not None and place.logits is not None:
-            store.save(kind, place.log, place.state, place.logits)
+            saved = store.save(kind, place.log, place.state, place.logits, place.saved)
+            self._place = replace(place, saved=saved)
 
     def _restore(self, stable: int) -> int:
         """Take over the longest stored prefix; the tokens that need not be computed for it."""
@@ -198,12 +200,15 @@ class ModelContext:
         computed = place.state.position
         if store is None or len(place.log) - computed < LEAST_RESTORED:
             return 0
+        from ds4_agent.engine.kvstore.store import Saved
+
         found = store.longest(place.log, computed + LEAST_RESTORED - 1)
         if found is None:
             return 0
         if computed < stable < found.state.position:
             store.use_system(place.log[:stable])
-        self._place = replace(place, state=found.state, logits=found.logits)
+        saved = Saved(extents=found.extents)
+        self._place = replace(place, state=found.state, logits=found.logits, saved=saved)
         return found.state.position - computed
 
     def _append(self, ids: Sequence[int]) -> None:

@@ -8,12 +8,13 @@ weights, numerics and file format; no payload need be read to find a prefix.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import sha1
 from typing import Literal
 
 import numpy as np
+import xxhash
 from numpy.typing import NDArray
 
 from ds4_agent.engine.model.config import BLOCK_TOKENS
@@ -67,10 +68,17 @@ def place_hash(keys: Sequence[bytes], ids: NDArray[np.uint32], position: int) ->
     return sha1(b"place" + keys[blocks] + tail.tobytes()).hexdigest()
 
 
-def extent_name(keys: Sequence[bytes], first: int, stop: int) -> str:
-    """The file of the rows of blocks first..stop-1. With the number of its blocks, because another
-    session may have cut the same rows elsewhere."""
-    return f"{keys[stop].hex()}-{stop - first}"
+def extent_name(key: bytes, blocks: int, parts: Iterable[memoryview]) -> str:
+    """The file of the rows of the last `blocks` blocks up to the one of `key`.
+
+    With their number, because another session may have cut the same rows elsewhere, and with a
+    digest of the contents, because rows of the same tokens that were computed in chunks of other
+    sizes differ in their last bits, and a state is restored with its own.
+    """
+    digest = xxhash.xxh3_64()
+    for part in parts:
+        digest.update(part)
+    return f"{key.hex()}-{blocks}-{digest.hexdigest()}"
 
 
 @dataclass(frozen=True)

@@ -5,14 +5,14 @@ Both begin with one line of JSON, filled up with spaces to a multiple of 8 bytes
 
     extent  {"tokens": n, "packed": "010…"}
             n ids as u32 LE (whole blocks), then the rows of each history, see `snapshot.Layout`
-    place   {"rows": [file, …], "used": [blocks, …], "tokens": position, "ids_from": k,
-            "vocabulary": v, "packed": "010…"}
+    place   {"rows": [file, …], "tokens": position, "ids_from": k, "vocabulary": v,
+            "packed": "010…"}
             ids k..position-1 as u32 LE, the logits as f32 LE, the frontier's arrays, the rows of
             each history behind the last whole block
 
-`packed` says of each array whether it is packed (`packing.py`). The rows of a place are the blocks
-of its extents, in order, of each only the first `used`. `ids_from` is 0 for the end of a system
-prompt, so that it can be told where another prompt parts from it, else the last whole block.
+`packed` says of each array whether it is packed (`packing.py`). The whole blocks of a place are the
+blocks of its extents, in order. `ids_from` is 0 for the end of a system prompt, so that it can be
+told where another prompt parts from it, else the end of the last whole block.
 """
 
 import json
@@ -72,7 +72,7 @@ class Place:
     """All of a State but the rows of its whole blocks."""
 
     position: int
-    extents: tuple[tuple[str, int], ...]  # (file, blocks used)
+    extents: tuple[str, ...]  # files
     ids_from: int
     ids: NDArray[np.uint32]  # from `ids_from` to the end
     logits: NDArray[np.float32]
@@ -92,7 +92,7 @@ def extent_parts(
 
 def place_parts(
     ids: NDArray[np.uint32],
-    extents: Sequence[tuple[str, int]],
+    extents: Sequence[str],
     logits: NDArray[np.float32],
     arrays: Sequence[Bits],
     layout: Layout,
@@ -105,8 +105,7 @@ def place_parts(
     wanted = layout.frontier(position) + layout.tails(position)
     packed, written = _packed(arrays, [form for _, form in wanted])
     header = {
-        "rows": [name for name, _ in extents],
-        "used": [used for _, used in extents],
+        "rows": list(extents),
         "tokens": position,
         "ids_from": known,
         "vocabulary": len(logits),
@@ -134,14 +133,13 @@ def read_place(payload: Payload, layout: Layout) -> Place | None:
     try:
         header, rest = _split_header(payload)
         position, known = _count(header["tokens"]), _count(header["ids_from"])
-        names, used = [str(name) for name in header["rows"]], [_count(n) for n in header["used"]]
         ids, rest = _take(rest, 4 * (position - known), "<u4")
         logits, rest = _take(rest, 4 * _count(header["vocabulary"]), "<f4")
         frontier, tails = layout.frontier(position), layout.tails(position)
         parts = _parts(rest, frontier + tails, header["packed"])
         return Place(
             position=position,
-            extents=tuple(zip(names, used, strict=True)),
+            extents=tuple(str(name) for name in header["rows"]),
             ids_from=known,
             ids=ids,
             logits=logits,
@@ -170,7 +168,7 @@ def _split_header(payload: Payload) -> tuple[dict[str, Any], NDArray[np.uint8]]:
 
 
 def _buffers(arrays: Sequence[NDArray[Any]]) -> list[memoryview]:
-    return [memoryview(array) for array in arrays]
+    return [array.data for array in arrays]
 
 
 def _flat(array: NDArray[Any]) -> NDArray[np.uint8]:

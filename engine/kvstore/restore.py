@@ -23,7 +23,7 @@ class Restored:
 
     state: State
     logits: NDArray[np.float32]  # [vocabulary] after the last token
-    extents: tuple[tuple[str, int, int], ...]  # (file, its blocks, those used of them)
+    extents: tuple[tuple[str, int], ...]  # (file, its blocks)
 
 
 def restore(
@@ -34,7 +34,7 @@ def restore(
     place = None if payload is None else read_place(payload, layout)
     if place is None or not _is_of(place, ids):
         return None
-    if not all(disk.has(rows, file) for file, _ in place.extents):
+    if not all(disk.has(rows, file) for file in place.extents):
         return None
     rebuilt = Rebuilt(layout, place.position)
     for part, out in zip(place.frontier, rebuilt.frontier(), strict=True):
@@ -44,41 +44,32 @@ def restore(
         start = whole // history.ratio
         _fill(rebuilt, number, start, start + part.rows, part)
     found, first = [], 0
-    for file, used in place.extents:
-        extent = _extent(disk, rows, file, used, ids[first * BLOCK_TOKENS :], layout)
-        if extent is None:
+    for file in place.extents:
+        payload = disk.get(rows, file)
+        extent = None if payload is None else read_extent(payload, layout)
+        if extent is None or not _is_next(extent, ids[first * BLOCK_TOKENS : whole]):
             return None
+        end = first + extent.blocks
         for number, (history, part) in enumerate(
             zip(layout.histories, extent.histories, strict=True)
         ):
-            a, b = first * BLOCK_TOKENS, (first + used) * BLOCK_TOKENS
-            _fill(rebuilt, number, a // history.ratio, b // history.ratio, part)
-        found.append((file, extent.blocks, used))
-        first += used
-        del extent, part  # before the next one is read
+            rows_of = BLOCK_TOKENS // history.ratio
+            _fill(rebuilt, number, first * rows_of, end * rows_of, part)
+        found.append((file, extent.blocks))
+        first = end
+        del payload, extent, part  # before the next one is read
+    if first * BLOCK_TOKENS != whole:
+        return None
     return Restored(rebuilt.finish(), place.logits.astype(np.float32), tuple(found))
 
 
 def _is_of(place: Place, ids: NDArray[np.uint32]) -> bool:
-    blocks = place.position // BLOCK_TOKENS
-    return (
-        place.position == len(ids)
-        and np.array_equal(place.ids, ids[place.ids_from :])
-        and all(used > 0 for _, used in place.extents)
-        and sum(used for _, used in place.extents) == blocks
-    )
+    return place.position == len(ids) and np.array_equal(place.ids, ids[place.ids_from :])
 
 
-def _extent(
-    disk: Disk, rows: str, file: str, used: int, ids: NDArray[np.uint32], layout: Layout
-) -> Extent | None:
-    """The extent whose first `used` blocks are those of the first of `ids`."""
-    payload = disk.get(rows, file)
-    extent = None if payload is None else read_extent(payload, layout)
-    tokens = used * BLOCK_TOKENS
-    if extent is None or extent.blocks < used:
-        return None
-    return extent if np.array_equal(extent.ids[:tokens], ids[:tokens]) else None
+def _is_next(extent: Extent, ids: NDArray[np.uint32]) -> bool:
+    """Whether its rows are those of the first of `ids`."""
+    return np.array_equal(extent.ids, ids[: len(extent.ids)])
 
 
 def _fill(rebuilt: Rebuilt, history: int, first: int, stop: int, part: Part) -> None:

@@ -4,7 +4,6 @@ thread of its own, which asks the engine thread only for copies of rows that are
 nothing here ever raises for a disk or a file. `keys`, `payloads` and `disk` say what lies where.
 """
 
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -31,10 +30,37 @@ from ds4_agent.engine.kvstore.writer import Writer
 from ds4_agent.engine.model.config import BLOCK_TOKENS
 from ds4_agent.engine.model.state import State
 
-__all__ = ["KvStore"]
+__all__ = ["KvStore", "Saved"]
 
 CLOSING_SECONDS = 0.5
 COMPARED_PROMPTS = 16  # stored system prompts that are read to say where one diverges
+
+
+class Saved:
+    """Where the rows are of a state that was saved or restored. A state that goes on from it has
+    these very rows, and needs only its newer ones to be written."""
+
+    def __init__(
+        self, before: "Saved | None" = None, extents: tuple[tuple[str, int], ...] | None = None
+    ) -> None:
+        """`before`: of the state it came from. `extents`: (file, blocks); None: not written yet, or
+        not at all."""
+        self._before = before
+        self._extents = extents
+
+    def extents(self) -> tuple[tuple[str, int], ...]:
+        """The files there are of it, or of the nearest state before it, in order."""
+        place: Saved | None = self
+        while place is not None:
+            if place._extents is not None:
+                return place._extents
+            place = place._before
+        return ()
+
+    def resolve(self, extents: tuple[tuple[str, int], ...]) -> None:
+        """Its rows are written."""
+        self._extents = extents
+        self._before = None
 
 
 @dataclass(frozen=True)
@@ -43,6 +69,7 @@ class _Job:
     tokens: Sequence[int]
     state: State
     logits: NDArray[np.float32]
+    saved: Saved
 
 
 class KvStore:
@@ -58,7 +85,6 @@ class KvStore:
         self._root = root
         self._layout = layout
         self._call = call
-        self._known = _Known()
         self._writer: Writer[_Job] = Writer(self._carry_out, "ds4-kvstore")
         self._failure = ""
 
@@ -68,12 +94,19 @@ class KvStore:
         return self._failure or self._disk.failure
 
     def save(
-        self, kind: Kind, tokens: Sequence[int], state: State, logits: NDArray[np.float32]
-    ) -> None:
+        self,
+        kind: Kind,
+        tokens: Sequence[int],
+        state: State,
+        logits: NDArray[np.float32],
+        before: Saved | None = None,
+    ) -> Saved:
         """Keep the state behind the first `state.position` of `tokens`, which never change. Returns
-        at once."""
+        at once. `before`: what this gave for a state that `state` goes on from."""
+        saved = Saved(before)
         if state.position and not self._failure:
-            self._writer.add(_Job(kind, tokens, state, logits), is_optional=kind == "t")
+            self._writer.add(_Job(kind, tokens, state, logits, saved), is_optional=kind == "t")
+        return saved
 
     def longest(self, tokens: Sequence[int], beyond: int) -> Restored | None:
         """The state behind the longest stored prefix of `tokens`, longer than `beyond`."""
@@ -89,7 +122,7 @@ class KvStore:
         keys = chain_keys(self._root, ids)
         for place in found:
             if place.hash == place_hash(keys, ids, place.position):
-                restored = self._restore(place, ids[: place.position], keys)
+                restored = self._restore(str(place), ids[: place.position])
                 if restored is not None:
                     return restored
         return None
@@ -131,20 +164,12 @@ class KvStore:
         if self._writer.close(CLOSING_SECONDS):
             self._disk.close()
 
-    def _restore(
-        self, place: PlaceName, ids: NDArray[np.uint32], keys: list[bytes]
-    ) -> Restored | None:
-        name = str(place)
+    def _restore(self, name: str, ids: NDArray[np.uint32]) -> Restored | None:
         restored: Restored | None = self._call(
             restore, self._disk, self._places, self._rows, name, ids, self._layout
         )
         if restored is None:
             return None
-        first = 0
-        for file, blocks, used in restored.extents:
-            if used == blocks:
-                self._known.add(file, keys[first : first + blocks + 1])
-            first += used
         self._disk.touch(self._places, name)
         self._disk.hold(self._places, name)
         return restored
@@ -169,79 +194,37 @@ class KvStore:
             if self._disk.has(self._places, str(known)):
                 self._disk.touch(self._places, str(known))
                 return
-        extents = self._write_rows(job.state, ids, keys)
-        if extents is None or self._writer.is_abandoned:
+        extents = self._write_rows(job, ids, keys)
+        if extents is None:
             return
+        job.saved.resolve(extents)
         arrays = self._call(copy_frontier, job.state, self._layout)
-        parts = place_parts(
-            ids, extents, job.logits, arrays, self._layout, keeps_ids=job.kind == "s"
-        )
+        files = [file for file, _ in extents]
+        keeps_ids = job.kind == "s"
+        parts = place_parts(ids, files, job.logits, arrays, self._layout, keeps_ids=keeps_ids)
+        if self._writer.is_abandoned:
+            return
         if self._disk.put(self._places, str(name), parts) is not None and job.kind == "s":
             self._disk.hold(self._places, str(name))
 
     def _write_rows(
-        self, state: State, ids: NDArray[np.uint32], keys: list[bytes]
-    ) -> list[tuple[str, int]] | None:
-        """Make sure that the rows of all whole blocks are on disk; (file, blocks used) in order."""
-        extents = self._known.cover(keys)
-        for index, (file, _) in enumerate(extents):
+        self, job: _Job, ids: NDArray[np.uint32], keys: list[bytes]
+    ) -> tuple[tuple[str, int], ...] | None:
+        """Make sure that the rows of all whole blocks are on disk; (file, blocks) in order."""
+        extents: list[tuple[str, int]] = []
+        for file, blocks in job.saved.extents():
             if not self._disk.has(self._rows, file):  # deleted behind our back
-                self._known.forget(file)
-                del extents[index:]
                 break
-        first, blocks = sum(used for _, used in extents), len(keys) - 1
-        while first < blocks:
-            stop = min(first + EXTENT_BLOCKS, blocks)
-            file = extent_name(keys, first, stop)
-            rows = self._call(copy_rows, state, self._layout, first, stop)
+            extents.append((file, blocks))
+        first, last = sum(blocks for _, blocks in extents), len(keys) - 1
+        while first < last:
+            stop = min(first + EXTENT_BLOCKS, last)
+            rows = self._call(copy_rows, job.state, self._layout, first, stop)
             own = ids[first * BLOCK_TOKENS : stop * BLOCK_TOKENS]
-            if self._writer.is_abandoned:
+            parts = extent_parts(own, rows, self._layout)
+            file = extent_name(keys[stop], stop - first, parts)
+            if self._writer.is_abandoned or self._disk.put(self._rows, file, parts) is None:
                 return None
-            if self._disk.put(self._rows, file, extent_parts(own, rows, self._layout)) is None:
-                return None
-            self._known.add(file, keys[first : stop + 1])
             extents.append((file, stop - first))
             first = stop
-        return extents
-
-
-class _Known:
-    """The extents on disk that this process has written or read."""
-
-    def __init__(self) -> None:
-        self._behind: dict[bytes, dict[str, list[bytes]]] = {}
-        self._lock = threading.Lock()
-
-    def add(self, file: str, keys: list[bytes]) -> None:
-        """`keys`: the one before its first block, then one a block."""
-        with self._lock:
-            self._behind.setdefault(keys[0], {})[file] = keys[1:]
-
-    def forget(self, file: str) -> None:
-        with self._lock:
-            for files in self._behind.values():
-                files.pop(file, None)
-
-    def cover(self, keys: list[bytes]) -> list[tuple[str, int]]:
-        """(file, blocks used) of extents that hold the first blocks of a chain, as far as known."""
-        extents: list[tuple[str, int]] = []
-        first = 0
-        with self._lock:
-            while True:
-                ahead = keys[first + 1 :]
-                files = self._behind.get(keys[first], {})
-                used, file = max(((_common(own, ahead), file) for file, own in files.items()),
-                                 default=(0, ""))  # fmt: skip
-                if not used:
-                    return extents
-                extents.append((file, used))
-                first += used
-
-
-def _common(a: list[bytes], b: list[bytes]) -> int:
-    count = 0
-    for one, other in zip(a, b, strict=False):
-        if one != other:
-            break
-        count += 1
-    return count
+        return tuple(extents)
