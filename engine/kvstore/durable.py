@@ -1,5 +1,6 @@
-"""Writing so that a crash, of a process or of the machine, leaves a whole file or none; and the lock
-by which one process at a time writes into a store. In: paths, descriptors. Raises OSError.
+"""Writing so that a crash, of a process or of the machine, leaves a whole file or none; and the
+lock by which one process at a time writes into a store. In: paths, descriptors. All of it may raise
+OSError.
 """
 
 from __future__ import annotations
