@@ -78,7 +78,9 @@ def _with_store(runtime: Runtime, options: StoreOptions, fingerprint: str) -> Ru
     dtype = str(runtime.model.dtype).rpartition(".")[2]  # "mlx.core.bfloat16"
     root = root_key(fingerprint, dtype, kv_simulation=config.kv_simulation)
     disk = Disk(options.directory, options.budget)
-    store = KvStore(disk, root, Layout(config, dtype), runtime.worker.call)
+    store = KvStore(
+        disk, root, Layout(config, dtype, in_numpy=runtime.model.is_in_numpy), runtime.worker.call
+    )
     return replace(runtime, store=store)
 
 

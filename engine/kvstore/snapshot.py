@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from ds4_agent.engine.kvstore.packing import Bits, Form
 from ds4_agent.engine.model import rows as blocking
+from ds4_agent.engine.model.arrays import Array
 from ds4_agent.engine.model.config import BLOCK_TOKENS, ModelConfig
 from ds4_agent.engine.model.rows import Rows
 from ds4_agent.engine.model.state import LayerState, State
@@ -42,10 +43,12 @@ class History:
 class Layout:
     """The arrays of a model's states, in the order in which files hold them."""
 
-    def __init__(self, config: ModelConfig, dtype: str) -> None:
-        """`dtype`: of rows, e.g. "bfloat16"."""
+    def __init__(self, config: ModelConfig, dtype: str, *, in_numpy: bool) -> None:
+        """`dtype`: of rows, e.g. "bfloat16". `in_numpy`: states are put together in numpy, else in
+        MLX; the files are alike."""
         self.config = config
         self.dtype = dtype
+        self.in_numpy = in_numpy
         fp8, fp4 = ("fp8", "fp4") if config.kv_simulation else ("", "")
         self._row = Form(config.head_dim, dtype, fp8, config.qk_rope_head_dim)  # type: ignore[arg-type]
         index = Form(config.index_head_dim, dtype, fp4)  # type: ignore[arg-type]
@@ -109,8 +112,9 @@ class Rebuilt:
     def __init__(self, layout: Layout, position: int) -> None:
         self._layout = layout
         self._position = position
-        self._frontier = [_Target(n, form) for n, form in layout.frontier(position)]
-        self._rows = [_RowsTarget(position // h.ratio, h.form) for h in layout.histories]
+        target = _HostTarget if layout.in_numpy else _Target
+        self._frontier = [target(n, form) for n, form in layout.frontier(position)]
+        self._rows = [_RowsTarget(position // h.ratio, h.form, target) for h in layout.histories]
 
     def frontier(self) -> list[Bits]:
         """Views of the arrays of `Layout.frontier`."""
@@ -132,7 +136,8 @@ class Rebuilt:
             index = next(histories).finish() if kind == "csa" else None
             layers.append(LayerState(window, pending, rows, index))
         state = State(self._position, tuple(layers))
-        mx.eval(state.leaves())
+        if not self._layout.in_numpy:
+            mx.eval(state.leaves())
         return state
 
 
@@ -146,19 +151,29 @@ class _Target:
         mx.eval(self._array)
         self.bits: Bits = np.array(self._array, copy=False).view(form.bits)
 
-    def finish(self) -> mx.array:
+    def finish(self) -> Array:
         array = self._array
         return array if array.dtype == self._dtype else array.view(self._dtype)
+
+
+class _HostTarget:
+    """The same in numpy, which has no bf16; nor have models that compute in it."""
+
+    def __init__(self, rows: int, form: Form) -> None:
+        self.bits: Bits = np.empty((rows, form.width), form.bits)
+
+    def finish(self) -> Array:
+        return self.bits.view(np.float32)
 
 
 class _RowsTarget:
     """Rows of a known length, parted as `Rows.append` parts them."""
 
-    def __init__(self, length: int, form: Form) -> None:
+    def __init__(self, length: int, form: Form, target: type[_Target] | type[_HostTarget]) -> None:
         full, open_ = blocking.FULL_ROWS, blocking.OPEN_ROWS
         rest = length % full
         sizes = [full] * (length // full) + [rest // open_ * open_, rest % open_]
-        self._targets = [_Target(size, form) for size in sizes]
+        self._targets = [target(size, form) for size in sizes]
 
     def views(self, first: int, stop: int) -> Iterator[Bits]:
         start = 0
@@ -187,9 +202,9 @@ def _slice(rows: Rows, start: int, stop: int, form: Form) -> Bits:
     return np.concatenate(pieces)
 
 
-def _bits(array: mx.array) -> NDArray[Any]:
+def _bits(array: Array) -> NDArray[Any]:
     """An evaluated array's bits, without a copy. numpy has no bf16."""
-    if array.dtype == mx.bfloat16:
+    if isinstance(array, mx.array) and array.dtype == mx.bfloat16:
         array = array.view(mx.uint16)
         mx.eval(array)
     host = np.array(array, copy=False)

@@ -204,8 +204,8 @@ class KvStore:
         parts = place_parts(ids, files, job.logits, arrays, self._layout, keeps_ids=keeps_ids)
         if self._writer.is_abandoned:
             return
-        if self._disk.put(self._places, str(name), parts) is not None and job.kind == "s":
-            self._disk.hold(self._places, str(name))
+        if self._disk.put(self._places, str(name), parts) is not None:
+            self._disk.hold(self._places, str(name))  # of the running session
 
     def _write_rows(
         self, job: _Job, ids: NDArray[np.uint32], keys: list[bytes]

@@ -13,12 +13,13 @@ from ds4_agent.engine.kvstore.disk import Disk
 from ds4_agent.engine.kvstore.keys import root_key
 from ds4_agent.engine.kvstore.snapshot import Layout
 from ds4_agent.engine.kvstore.store import KvStore
+from ds4_agent.engine.model.model import Model
 from ds4_agent.engine.model.prefill import prefill
 from ds4_agent.engine.weights.checkpoint import fingerprint, load_model
 from ds4_agent.engine.worker import Worker
 
 GOLDEN = Path(__file__).resolve().parents[2] / "golden"
-CASES = ("mixed", "yarn", "nano", "simulated", "mixed-bf16", "simulated-bf16")
+CASES = ("mixed", "yarn", "nano", "simulated", "mixed-mlx", "mixed-bf16", "simulated-bf16")
 BUDGET = 1 << 30
 ROPE = 32
 
@@ -64,14 +65,15 @@ class Case:
         return taken
 
     def leaves(self, state):
-        """Of every leaf its shape, dtype and bits, and the partition of the rows they stand in."""
+        """Of every leaf its shape, kind and bits, and the partition of the rows they stand in."""
 
         def work():
             found = []
             for layer in state.layers:
                 for rows in (layer.rows, layer.index_rows):
                     found.append(None if rows is None else len(rows.full))
-                found += [(x.shape, str(x.dtype), bytes(memoryview(_raw(x)))) for x in layer.leaves()]
+                found += [(tuple(x.shape), _raw(x).tobytes()) for x in layer.leaves()]
+                found.append([type(x) for x in layer.leaves()])
             return state.position, found
 
         return self.worker.call(work)
@@ -83,7 +85,7 @@ class Case:
 
 
 def _raw(x):
-    return x.view(mx.uint16) if x.dtype == mx.bfloat16 else x
+    return np.array(x.view(mx.uint16) if x.dtype == mx.bfloat16 else x)
 
 
 @pytest.fixture(scope="session")
@@ -103,7 +105,10 @@ def load_case(tmp_path_factory):
         dtype = mx.bfloat16 if short == "bf16" else mx.float32
         worker = Worker()
         model = worker.call(load_model, directory, dtype=dtype, kv_simulation=kind == "simulated")
-        layout = Layout(model.config, "bfloat16" if short == "bf16" else "float32")
+        if short == "mlx":  # as on a GPU, in fp32
+            model = Model(model.config, model._parameters, in_numpy=False)
+        dtype_name = "bfloat16" if short == "bf16" else "float32"
+        layout = Layout(model.config, dtype_name, in_numpy=model.is_in_numpy)
         cases[name] = Case(name, model, worker, layout, fingerprint(directory))
         return cases[name]
 
