@@ -87,6 +87,7 @@ class KvStore:
         self._call = call
         self._writer: Writer[_Job] = Writer(self._carry_out, "ds4-kvstore")
         self._failure = ""
+        self._written: set[str] = set()  # system prompts of this process
 
     @property
     def failure(self) -> str:
@@ -135,13 +136,14 @@ class KvStore:
 
     def divergence(self, tokens: Sequence[int]) -> Divergence | None:
         """Where `tokens` part from the stored system prompt that goes along with them longest; None
-        where one is their beginning, or none is stored. Reads payloads."""
+        where one is their beginning, or none is stored. Those that this very process has stored do
+        not count: when it began, they were not there. Reads payloads."""
         best: Divergence | None = None
         ids = token_array(tokens)
         names = map(PlaceName.parse, self._disk.names(self._places))
-        prompts = sorted((n for n in names if n is not None and n.kind == "s"), key=str)
-        for name in prompts[-COMPARED_PROMPTS:]:
-            payload = self._disk.get(self._places, str(name))
+        prompts = {str(name) for name in names if name is not None and name.kind == "s"}
+        for name in sorted(prompts - self._written)[-COMPARED_PROMPTS:]:
+            payload = self._disk.get(self._places, name)
             place = None if payload is None else read_place(payload, self._layout)
             if place is None or place.ids_from:
                 continue
@@ -204,6 +206,8 @@ class KvStore:
         parts = place_parts(ids, files, job.logits, arrays, self._layout, keeps_ids=keeps_ids)
         if self._writer.is_abandoned:
             return
+        if job.kind == "s":
+            self._written.add(str(name))
         if self._disk.put(self._places, str(name), parts) is not None:
             self._disk.hold(self._places, str(name))  # of the running session
 

@@ -50,7 +50,7 @@ def test_greedy_goes_on_alike_across_blocks(case, tmp_path, opened, position):
 
 
 def test_rows_that_were_rounded_are_stored_packed(load_case, tmp_path, opened):
-    """The same model, rounded and not: its row of 64 + 32 fp32 channels takes 64 + 1 + 128 bytes."""
+    """The same model, rounded and not: a row of 64 + 32 fp32 channels is 64 + 1 + 128 bytes."""
     case = load_case("simulated")
     tokens = case.tokens(1280)
     saved(case, opened(case.store(tmp_path)), tokens)
@@ -218,13 +218,15 @@ def test_a_session_writes_what_it_finally_occupies(mixed, tmp_path, opened):
 def test_where_a_prompt_parts_from_the_stored_system_prompt(mixed, tmp_path, opened):
     store, tokens = opened(mixed.store(tmp_path)), mixed.tokens(300)
     assert store.divergence(tokens) is None
-    saved(mixed, store, mixed.tokens(200, seed=5), "s")
-    saved(mixed, store, tokens, "s")
+    first = opened(mixed.store(tmp_path))
+    saved(mixed, first, mixed.tokens(200, seed=5), "s")
+    saved(mixed, first, tokens, "s")
     other = list(tokens)
     other[217] = 96 - other[217]
 
-    found = store.divergence(other + [1, 2])
+    found = store.divergence([*other, 1, 2])
 
     assert (found.position, found.own, found.stored) == (217, other[217], tokens[217])
-    assert store.divergence(tokens + [1, 2]) is None
+    assert store.divergence([*tokens, 1, 2]) is None
     assert store.divergence(tokens[:250]).own is None
+    assert first.divergence([*other, 1, 2]) is None
