@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 __all__ = ["Checkpoint", "ModelContext", "Runtime"]
 
 UNCONSTRAINED = Free(frozenset())
-LEAST_RESTORED = 32  # tokens; fewer are computed sooner than looked for
+LEAST_RESTORED = 8  # tokens, and at least one in 256 of those there are: fewer are computed sooner
 SAVED_EVERY = 4096  # tokens of a long prefill, so that little is lost if it is cut short
 _KINDS: "dict[SavePoint, Kind]" = {"system": "s", "prompt": "p", "answer": "a"}
 
@@ -198,11 +198,12 @@ class ModelContext:
         """Take over the longest stored prefix; the tokens that need not be computed for it."""
         place, store = self._place, self._runtime.store
         computed = place.state.position
-        if store is None or len(place.log) - computed < LEAST_RESTORED:
+        least = computed + max(LEAST_RESTORED, computed // 256)
+        if store is None or len(place.log) < least:
             return 0
         from ds4_agent.engine.kvstore.store import Saved
 
-        found = store.longest(place.log, computed + LEAST_RESTORED - 1)
+        found = store.longest(place.log, least)
         if found is None:
             return 0
         if computed < stable < found.state.position:

@@ -109,12 +109,12 @@ class KvStore:
             self._writer.add(_Job(kind, tokens, state, logits, saved), is_optional=kind == "t")
         return saved
 
-    def longest(self, tokens: Sequence[int], beyond: int) -> Restored | None:
-        """The state behind the longest stored prefix of `tokens`, longer than `beyond`."""
+    def longest(self, tokens: Sequence[int], least: int) -> Restored | None:
+        """The state behind the longest stored prefix of `tokens`, of at least so many."""
         found = [
             place
             for place in map(PlaceName.parse, self._disk.names(self._places))
-            if place is not None and beyond < place.position <= len(tokens)
+            if place is not None and least <= place.position <= len(tokens)
         ]
         if not found:
             return None

@@ -70,14 +70,14 @@ def test_the_longest_prefix_is_found_and_nothing_of_other_tokens(mixed, tmp_path
     other = tokens[:300] + mixed.tokens(100, seed=9)
     saved(mixed, store, other)
 
-    def found(tokens, beyond=0):
-        restored = store.longest(tokens, beyond)
+    def found(tokens, least=1):
+        restored = store.longest(tokens, least)
         return None if restored is None else restored.state.position
 
     assert found(tokens) == 400
     assert found(tokens[:399]) == 256
     assert found(tokens[:99]) is None
-    assert found(tokens, beyond=400) is None
+    assert found(tokens, least=401) is None
     assert found(tokens[:150] + other[150:]) == 400
     assert found([96 - tokens[0], *tokens[1:]]) is None
 
