@@ -27,11 +27,12 @@ if TYPE_CHECKING:
     from ds4_agent.agent.loop import Agent
     from ds4_agent.agent.prompt.facts import Facts
     from ds4_agent.agent.prompt.memory import Memory
+    from ds4_agent.agent.reload import Changed
     from ds4_agent.agent.resume import Resumed
     from ds4_agent.agent.steps import Model
     from ds4_agent.agent.toolbox import Toolbox
     from ds4_agent.agent.transcript import Trace, Transcript
-    from ds4_agent.engine.api import Context, Engine, Sampling
+    from ds4_agent.engine.api import Context, Engine, Sampling, StoreOptions
     from ds4_agent.engine.dsml.segments import Segment
     from ds4_agent.sessions.log import SessionLog
     from ds4_agent.tools.process import Processes
@@ -73,6 +74,7 @@ class RunOptions:
     keeps_log: bool = True
     resumes: Choice | None = None  # the session that goes on
     asks_for: Asks = ""  # which session to go on with, or to copy: a screen asks
+    keeps_states: bool = True  # on disk, so that nothing is computed twice
     uses_grammar: bool = True
     approvals_log: Path | None = None
     trace_tokens: Path | None = None
@@ -120,7 +122,20 @@ def opened_engine(options: RunOptions, on_load: Callable[[int, int], None] | Non
     from ds4_agent.engine.open import open_engine
 
     settings = options.settings
-    return open_engine(settings.model, context_length=settings.ctx, on_load=on_load)
+    return open_engine(
+        settings.model,
+        context_length=settings.ctx,
+        on_load=on_load,
+        store=_store(options),
+    )
+
+
+def _store(options: RunOptions) -> StoreOptions | None:
+    from ds4_agent.engine.api import StoreOptions
+
+    if not options.keeps_states:
+        return None
+    return StoreOptions(options.places.kv, options.settings.cache_budget)
 
 
 @dataclass(frozen=True)
@@ -179,7 +194,7 @@ def _assemble(parts: _Parts, stack: ExitStack) -> Agent:
     from ds4_agent.agent.calls import CallRunner
     from ds4_agent.agent.limits import Limits
     from ds4_agent.agent.loop import Agent
-    from ds4_agent.agent.record import Recorder
+    from ds4_agent.agent.record import Recorder, StoreRecord
     from ds4_agent.agent.undo import Undo
     from ds4_agent.tools.types import ToolContext
     from ds4_agent.tools.workspace import Workspace
@@ -195,7 +210,7 @@ def _assemble(parts: _Parts, stack: ExitStack) -> Agent:
     def jobs_run() -> bool:
         return any(job.ended is None for job in parts.processes.jobs.values())
 
-    kept = (snapshots, records.approvals, records.trace)
+    kept = (snapshots, records.approvals, records.trace, StoreRecord(engine))
     others = [record for record in kept if record is not None]
     identity = _identity(parts, parts.tools)
     memory = gathered_memory(options, parts.profile)
@@ -205,7 +220,7 @@ def _assemble(parts: _Parts, stack: ExitStack) -> Agent:
     return Agent(
         identity,
         model,
-        _transcript(parts, resumed),
+        _transcript(parts, resumed, prefix),
         CallRunner(
             parts.tools,
             context,
@@ -225,10 +240,10 @@ def _assemble(parts: _Parts, stack: ExitStack) -> Agent:
             *_idle_rules(options, parts.tools),
             *memory.notices,
             *parts.toolbox.notices,
-            *(announced.notices if announced else ()),
+            *(changed.notices if changed else ()),
         ],
         resumed=resumed,
-        announcement=announcement(announced, with_schemas=profile != "nano") if announced else "",
+        announcement=_announcement(parts, changed),
         retool=_retool(parts, workspace),
         on_close=stack.pop_all().close,  # last: until here a failure closes everything
     )
@@ -248,7 +263,8 @@ def _resumed(
     return resumed, None if resumed.is_text else changed_tools(saved.schemas, parts.tools)
 
 
-def _transcript(parts: _Parts, resumed: Resumed | None) -> Transcript:
+def _transcript(parts: _Parts, resumed: Resumed | None, prefix: Sequence[Segment]) -> Transcript:
+    from ds4_agent.agent.prompt.profile import stable_part
     from ds4_agent.agent.transcript import Place, Transcript
 
     engine, records = parts.engine, parts.records
@@ -258,6 +274,7 @@ def _transcript(parts: _Parts, resumed: Resumed | None) -> Transcript:
         engine.context_length,
         records.log,
         records.trace,
+        stable=engine.tokenizer.encode(stable_part(prefix)),
         fingerprint=engine.fingerprint,
         next_branch=resumed.next_branch if resumed else 1,
         first=resumed.first if resumed else None,

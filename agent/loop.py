@@ -147,6 +147,10 @@ class Agent:
         self._notices = tuple(text for text in self._notices if text != resumed.notice)
         return (*resumed.events, ev.Notice(resumed.notice))
 
+    def divergence(self) -> str:
+        """See `Transcript.divergence`."""
+        return self._transcript.divergence()
+
     def save(self) -> None:
         """Hand every record to the operating system. Thread-safe enough for a last moment."""
         self._transcript.flush()
@@ -281,6 +285,7 @@ class Agent:
                 end = _End(self._stop)
             finally:
                 self._steering.put_back(turn.steered)
+        self._transcript.save("answer")
         seconds = time.monotonic() - began
         detail = end.detail or why_it_ended(end.reason, self.limits, self.context_limit)
         yield ev.TurnEnded(end.reason, turn.text, turn.usage, turn.steps, seconds, detail)

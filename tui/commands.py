@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from ds4_agent.agent.display import one_line
 from ds4_agent.agent.events import Event, RunStarted, Usage
+from ds4_agent.agent.slowness import slowness_lines
 from ds4_agent.tui.describe import count, plural, seconds
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ __all__ = [
     "prompt_rows",
     "session_rows",
     "shown_replay",
+    "slow_text",
     "tools_text",
     "uncompact_text",
 ]
@@ -35,6 +37,7 @@ COMMANDS = {
     "compact": "go on from a summary of the conversation",
     "uncompact": "back to the conversation before its summary",
     "cost": "tokens and time of this session",
+    "why-slow": "what of the last prompt was computed, and why it was not on disk",
     "undo": "take back what the last prompt did to files",
     "rewind": "back to before an earlier prompt, with or without the files",
     "sessions": "the sessions of this directory; choose one to go on with",
@@ -106,6 +109,13 @@ def _ago(passed: float) -> str:
         if passed >= length:
             return f"{plural(int(passed // length), unit)} ago"
     return "just now"
+
+
+def slow_text(usage: Usage | None, divergence: str) -> str:
+    """Of the last prompt; `usage` None before the first."""
+    if usage is None:
+        return "Nothing was read yet."
+    return "\n".join(slowness_lines(usage, divergence))
 
 
 def cost_text(usage: Usage, elapsed: float, turns: int) -> str:

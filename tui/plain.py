@@ -33,6 +33,7 @@ from ds4_agent.tui.commands import (
     cost_text,
     help_text,
     shown_replay,
+    slow_text,
     tools_text,
     uncompact_text,
 )
@@ -133,6 +134,7 @@ class PlainScreen:
         self._view = PlainView(_say, colour=colour)
         self._lines: Lines = PromptLines(term, self._next_mode) if term else DumbLines()
         self._usage = Usage()
+        self._last_usage: Usage | None = None
         self._worked = 0.0
         self._turns = 0
         self._footer = ""
@@ -330,6 +332,7 @@ class PlainScreen:
             self._footer = f"ctx {used} · {event.tokens_per_second:.0f} tok/s"
         elif isinstance(event, TurnEnded):
             self._usage += event.usage
+            self._last_usage = event.usage
             self._worked += event.seconds
             self._turns += 1
             self._footer += f" · {seconds(event.seconds)}"
@@ -377,6 +380,9 @@ class PlainScreen:
             self._view.line(uncompact_text(is_back))
         elif name == "cost":
             self._view.line(cost_text(self._usage, self._worked, self._turns))
+        elif name == "why-slow":
+            parting = self._agent.divergence() if self._agent else ""
+            self._view.line(slow_text(self._last_usage, parting))
         else:
             self._view.line(f"there is no command /{name}; see /help", "yellow")
         return True

@@ -40,6 +40,7 @@ from ds4_agent.tui.commands import (
     cost_text,
     help_text,
     shown_replay,
+    slow_text,
     tools_text,
     uncompact_text,
 )
@@ -135,6 +136,7 @@ class AgentApp(App[None]):
         self._queue: deque[str] = deque([first_prompt] if first_prompt else [])
         self._busy_since: float | None = None
         self._usage = Usage()
+        self._last_usage: Usage | None = None
         self._worked = 0.0
         self._turns = 0
         self._sampling_from: tuple[float, int] | None = None  # time, tokens in the context then
@@ -250,6 +252,7 @@ class AgentApp(App[None]):
             self._sampling_from = None
         elif isinstance(event, TurnEnded):
             self._usage += event.usage
+            self._last_usage = event.usage
             self._worked += event.seconds
             self._turns += 1
         elif isinstance(event, Compacted):
@@ -306,6 +309,9 @@ class AgentApp(App[None]):
             await self._transcript.notice(uncompact_text(is_back))
         elif name == "cost":
             await self._transcript.notice(cost_text(self._usage, self._worked, self._turns))
+        elif name == "why-slow":
+            parting = self._agent.divergence() if self._agent else ""
+            await self._transcript.notice(slow_text(self._last_usage, parting))
         elif name in BETWEEN_TURNS:
             await self._between_turns(name)
         else:
