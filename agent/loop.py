@@ -99,13 +99,12 @@ class Agent:
         self._runner = runner
         self._recorder = recorder
         self._undo = undo
-        self._undone: dict[int, str] = {}  # undos the model is told of before its next user turn
-        # What else it is told then.
+        # What the model is told before its next user turn: undos, and what else it must know.
+        self._undone: dict[int, str] = {}
         self._reminders = [*resumed.reminders] if resumed else []
         self._notices = tuple(notices)
         self._retool = retool
         self._announcement = announcement  # what the model has yet to read about its tools
-        self._announced: list[tuple[int, str]] = []  # in which turn it read of them
         self._opening = ""  # the summary that the next prompt of a new branch begins with
         self._steering = Steering()
         self._on_close = on_close
@@ -138,10 +137,9 @@ class Agent:
         return self._transcript.limit
 
     def replay(self) -> tuple[ev.Event, ...]:
-        """What a screen showed of the session that goes on, each turn from its `RunStarted` to its
-        `TurnEnded`, and what the user should know of it; () for a new session. Before the first
-        run, and once."""
-        resumed, self._resumed = self._resumed, None
+        """What a screen showed of the session that goes on, turn by turn, and one line about it.
+        Before the first run."""
+        resumed = self._resumed
         if resumed is None:
             return ()
         self._notices = tuple(text for text in self._notices if text != resumed.notice)
@@ -202,7 +200,7 @@ class Agent:
 
     @property
     def context(self) -> Context:
-        """The live context, as it is now; what is done to it changes nothing here."""
+        """A fork of the context as it is now."""
         return self._transcript.place.context
 
     def rewind(self, turn: int, *, with_files: bool = False) -> Rewound:
@@ -213,7 +211,7 @@ class Agent:
         """
         if with_files and self._undo is None:
             raise UsageError(NOT_SAVED)
-        mark, back = self._past.rewind(turn)
+        mark, back, unread = self._past.rewind(turn)
         undone = None
         try:
             if self._undo is not None and with_files:
@@ -222,17 +220,13 @@ class Agent:
             self._transcript.begin(back.place, "rewind")
             self._tail, self._opening = back.tail, back.opening
             self._room = compaction_room(self._transcript.limit)
-            rewound = Rewound(mark.prompt, undone)
-            self._recorder.rewound(self._transcript.branch, turn, rewound)
-        unread = [text for told_in, text in self._announced if told_in >= turn]
+            self._recorder.rewound(self._transcript.branch, turn, Rewound(mark.prompt, undone))
         self._announcement = "\n\n".join(filter(None, (*unread, self._announcement)))
-        self._announced = [told for told in self._announced if told[0] < turn]
-        if self._undo is not None and not with_files:
-            reminder = self._undo.left_by_rewind(mark.changes)
-            if reminder:
-                self._reminders.append(reminder)
-                self._recorder.reminder(reminder)
-        return rewound
+        left = self._undo.left_by_rewind(mark.changes) if self._undo and not with_files else ""
+        if left:
+            self._reminders.append(left)
+            self._recorder.reminder(left)
+        return Rewound(mark.prompt, undone)
 
     def undo(self) -> TurnUndone:
         """Take back what the last turn did to files; the model is told with the next prompt.
@@ -291,9 +285,10 @@ class Agent:
         yield ev.TurnEnded(end.reason, turn.text, turn.usage, turn.steps, seconds, detail)
 
     def _begin_turn(self, prompt: str) -> None:
-        place, changes = self._transcript.place, self._undo.changes if self._undo else 0
-        self._past.begin_turn(prompt, Return(place, self._tail, self._opening), changes)
-        self._recorder.turn_begins(place.branch, self._transcript.length, changes)
+        changes = self._undo.changes if self._undo else 0
+        back = Return(self._transcript.place, self._tail, self._opening)
+        self._past.begin_turn(prompt, back, changes)
+        self._recorder.turn_begins(back.place.branch, self._transcript.length, changes)
 
     def _use_other_tools(self) -> tuple[str, ...]:
         """Take over tools that changed since the last turn; what the user is told about it. The
@@ -419,7 +414,7 @@ class Agent:
                 self._tail = step.tail
                 if self._announcement:
                     self._recorder.tools(self._model.schemas)
-                    self._announced.append((len(self.turns), self._announcement))
+                    self._past.announced(self._announcement)
                 self._announcement = self._opening = ""
                 self._tell_of_undos()
             turn.text = step.text

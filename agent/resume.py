@@ -175,7 +175,7 @@ class _Resuming:
             past=Past(*self._past(path, turns, is_text)),
             calls=calls,
             reminders=_reminders(self._events),
-            notice=self._notice(turns, branch, len(context.tokens), tail, left_out),
+            notice=self._notice(turns, branch, context, left_out),
             is_text=is_text or not position,
             events=_shown(turns, broken.events),
         )
@@ -277,22 +277,21 @@ class _Resuming:
         return self._at(branch, whole_length(runs, self._engine.tokenizer), older)[0]
 
     def _notice(
-        self, turns: Sequence[SavedTurn], branch: Branch, tokens: int, tail: Tail, left_out: int
+        self, turns: Sequence[SavedTurn], branch: Branch, context: Context, left_out: int
     ) -> str:
         said = f"resumed: {number_of(len(turns), 'turn')}, "
         damaged = self._tokens.damaged + self._events.damaged
         lost = f"; {number_of(damaged, 'damaged line')} of its logs lost" if damaged else ""
         if self._is_readable(branch):
-            state = "restored from the disk cache, or computed where it does not hold them"
-            return f"{said}{tokens:,} tokens, {state}{lost}"
-        why = "its token log is damaged" if not branch.is_whole else "it was another model's"
-        model = str(self._events.header.get("model", ""))
-        why += f" ({model})" if branch.is_whole and model else ""
-        least = f", all but the first {left_out}," if left_out else ""
-        return (
-            f"{said}as text{least} since {why}: its tokens are computed anew with the next "
-            f"prompt{lost}"
-        )
+            count, at_hand = len(context.tokens), context.at_hand()
+            rest = f", {count - at_hand:,} to compute" if at_hand < count else ""
+            return f"{said}{number_of(count, 'token')}: {at_hand:,} kept{rest}{lost}"
+        why = "its token log is damaged"
+        if branch.is_whole:
+            model = str(self._events.header.get("model", ""))
+            why = "it was another model's" + (f" ({model})" if model else "")
+        least = f" without the first {left_out:,}" if left_out else ""
+        return f"{said}as text{least} since {why}: all of it is computed with the next prompt{lost}"
 
 
 def _shown(turns: Sequence[SavedTurn], broken_off: Sequence[ev.Event]) -> tuple[ev.Event, ...]:

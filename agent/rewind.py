@@ -59,9 +59,14 @@ class Past:
     ) -> None:
         self.marks = list(marks)
         self._summarised = list(summarised)
+        self._announced: list[tuple[int, str]] = []  # after how many turns began, and what
 
     def begin_turn(self, prompt: str, back: Return, changes: int) -> None:
         self.marks.append(Mark(prompt, changes, len(self._summarised), lambda: back))
+
+    def announced(self, text: str) -> None:
+        """The model was told in the turn under way that its tools changed."""
+        self._announced.append((len(self.marks), text))
 
     def summarise(self, back: Return) -> None:
         """The conversation is left for its summary."""
@@ -76,8 +81,9 @@ class Past:
         self.marks = [mark for mark in self.marks if mark.depth <= len(self._summarised)]
         return back
 
-    def rewind(self, turn: int) -> tuple[Mark, Return]:
-        """Forget the `turn`-th turn (from 1) and those after it. Raises UsageError."""
+    def rewind(self, turn: int) -> tuple[Mark, Return, list[str]]:
+        """Forget the `turn`-th turn (from 1) and those after it, and what was announced in them,
+        which is returned. Raises UsageError."""
         if not 1 <= turn <= len(self.marks):
             known = f"1 to {len(self.marks)}" if self.marks else "none"
             raise UsageError(f"there is no turn {turn} to go back to; the turns are {known}")
@@ -85,4 +91,6 @@ class Past:
         back = mark.back()
         del self.marks[turn - 1 :]
         del self._summarised[mark.depth :]
-        return mark, back
+        unread = [text for told_in, text in self._announced if told_in >= turn]
+        self._announced = [told for told in self._announced if told[0] < turn]
+        return mark, back, unread

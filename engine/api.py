@@ -155,6 +155,11 @@ class Context(Protocol):
         """Back to a checkpoint of this context, or of one it was forked from."""
         ...
 
+    def at_hand(self) -> int:
+        """How many of the tokens need not be computed: their state is here or, as the names in the
+        store have it, on disk. Reads no state."""
+        ...
+
     def save(self, point: SavePoint) -> None:
         """Keep this place on disk, computed as far as it is. Returns at once, never raises; does
         nothing where there is no store."""

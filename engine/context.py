@@ -187,6 +187,11 @@ class ModelContext:
             raise EngineError("this checkpoint belongs to another model; start a new session")
         self._place = checkpoint
 
+    def at_hand(self) -> int:
+        """See `api.Context.at_hand`."""
+        computed, store = self._place.state.position, self._runtime.store
+        return computed if store is None else max(computed, store.stored(self.tokens))
+
     def save(self, point: SavePoint) -> None:
         """See `api.Context.save`."""
         self._save(_KINDS[point])

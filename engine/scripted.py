@@ -150,6 +150,10 @@ class ScriptedContext:
             raise EngineError("this checkpoint belongs to another model; start a new session")
         self._place = checkpoint
 
+    def at_hand(self) -> int:
+        """See `api.Context.at_hand`. A script computes nothing."""
+        return len(self.tokens)
+
     def save(self, point: SavePoint) -> None:
         """See `api.Context.save`. A script has no state to keep."""
 

@@ -4,7 +4,7 @@ thread of its own, which asks the engine thread only for copies of rows that are
 nothing here ever raises for a disk or a file. `keys`, `payloads` and `disk` say what lies where.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -111,22 +111,29 @@ class KvStore:
 
     def longest(self, tokens: Sequence[int], least: int) -> Restored | None:
         """The state behind the longest stored prefix of `tokens`, of at least so many."""
+        for place in self._prefixes(tokens, least):
+            restored = self._restore(str(place), token_array(tokens[: place.position]))
+            if restored is not None:
+                return restored
+        return None
+
+    def stored(self, tokens: Sequence[int]) -> int:
+        """How long the longest stored prefix of `tokens` is, by its name; it is not read."""
+        return next((place.position for place in self._prefixes(tokens, 1)), 0)
+
+    def _prefixes(self, tokens: Sequence[int], least: int) -> Iterator[PlaceName]:
+        """The stored places of `tokens`, from position `least` on, the longest first."""
         found = [
             place
             for place in map(PlaceName.parse, self._disk.names(self._places))
             if place is not None and least <= place.position <= len(tokens)
         ]
         if not found:
-            return None
+            return
         found.sort(key=lambda place: place.position, reverse=True)
         ids = token_array(tokens[: found[0].position])
         keys = chain_keys(self._root, ids)
-        for place in found:
-            if place.hash == place_hash(keys, ids, place.position):
-                restored = self._restore(str(place), ids[: place.position])
-                if restored is not None:
-                    return restored
-        return None
+        yield from (p for p in found if p.hash == place_hash(keys, ids, p.position))
 
     def use_system(self, ids: Sequence[int]) -> None:
         """Note that a system prompt is in use, though a longer prefix was restored."""

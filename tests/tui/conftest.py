@@ -5,6 +5,7 @@ import json
 import subprocess
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,7 +13,8 @@ from typing import Any
 import pytest
 from textual.pilot import Pilot
 
-from ds4_agent.agent.build import RunOptions
+from ds4_agent.agent.build import Asks, RunOptions
+from ds4_agent.agent.choose import Choice
 from ds4_agent.agent.config import Settings
 from ds4_agent.agent.places import find_places
 from ds4_agent.engine.dsml.block import call_segments
@@ -122,21 +124,25 @@ def clock() -> SimpleNamespace:
 
 @pytest.fixture
 def perform(options: Callable[..., RunOptions], clock: SimpleNamespace) -> Callable[..., AgentApp]:
-    """Act a story on the app with a scripted model; the story begins once the model is loaded."""
+    """Act a story on the app with a scripted model; the story begins once the model is loaded, or
+    at once with a prompt or with `prompt=None`."""
 
     def act(
         story: Story,
         *steps: dict[str, Any],
-        prompt: str = "",
+        prompt: str | None = "",
         size: tuple[int, int] = (80, 24),
+        resumes: Choice | None = None,
+        asks_for: Asks = "",
         **settings: Any,
     ) -> AgentApp:
-        chosen = options(*steps, **settings)
-        app = AgentApp(builder(chosen), about(chosen), prompt, clock=lambda: clock.now)
+        chosen = replace(options(*steps, **settings), resumes=resumes, asks_for=asks_for)
+        first = prompt or ""
+        app = AgentApp(builder(chosen), about(chosen), first, clock=lambda: clock.now)
 
         async def play() -> None:
             async with app.run_test(size=size) as pilot:
-                if not prompt:
+                if prompt == "":
                     await idle(pilot)
                 await story(app, pilot)
 
