@@ -92,8 +92,7 @@ def session_rows(sessions: "Sequence[Summary]", now: float) -> list[str]:
 
 def prompt_rows(prompts: Sequence[str]) -> list[str]:
     """A prompt a line, the newest first; `len(prompts) - index` is its turn."""
-    turns = list(enumerate(prompts, 1))
-    return [f"{turn}  {one_line(prompt, 100)}" for turn, prompt in reversed(turns)]
+    return [one_line(prompt, 100) for prompt in reversed(prompts)]
 
 
 def shown_replay(events: Sequence[Event]) -> tuple[Sequence[Event], int]:

@@ -236,6 +236,8 @@ class AgentApp(App[None]):
         if not self._prompt.text:
             self._prompt.replace_all(went.prompt)
         await self._transcript.notice(went.text or "Back to before this prompt.")
+        if self._agent is not None:
+            self._set(context_used=self._agent.context_tokens)
 
     async def _end_turn(self) -> None:
         await self._close_question()

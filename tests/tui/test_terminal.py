@@ -338,11 +338,11 @@ def test_undo_without_a_session_says_that_there_is_none(start):
 def test_the_plain_prompt_goes_back_opens_and_copies(start, script, stage):
     model = script(stage.say("Did one."), stage.say("Did two."), stage.say("Did three."))
     terminal = start("--plain", model=model)
-    terminal.wait_for(b"ask > ")
+    terminal.wait_for(b"ask >")
     terminal.type(b"first\r")
-    terminal.wait_for_prompt(b"Did one.", b"ask > ")
+    terminal.wait_for_prompt(b"Did one.", b"ask >")
     terminal.type(b"second\r")
-    terminal.wait_for_prompt(b"Did two.", b"ask > ")
+    terminal.wait_for_prompt(b"Did two.", b"ask >")
     terminal.type(b"/rewind\r")
     terminal.wait_for_prompt(b"2  first", b"number, or Enter for none")
     terminal.type(b"1\r")
@@ -350,29 +350,29 @@ def test_the_plain_prompt_goes_back_opens_and_copies(start, script, stage):
     terminal.type(b"1\r")
     terminal.wait_for_prompt(b"Back to before", b"second")  # given back to be changed
     terminal.type(b" time\r")
-    terminal.wait_for_prompt(b"Did three.", b"ask > ")
+    terminal.wait_for_prompt(b"Did three.", b"ask >")
     terminal.type(b"/fork\r")
-    terminal.wait_for_prompt(b"resumed: 2 turns", b"ask > ")
+    terminal.wait_for_prompt(b"resumed: 2 turns", b"ask >")
     terminal.type(b"/sessions\r")
     terminal.wait_for_prompt(b"first \xc2\xb7 3 prompts", b"number, or Enter for none")
     terminal.type(b"\r")
-    terminal.wait_for(b"ask > ")
+    terminal.wait_for(b"ask >")
     terminal.type(b"\x04")
     assert terminal.end() == 0
     assert terminal.is_restored()
 
 
-@pytest.mark.parametrize("screen", [(), ("--plain",)])
-def test_c_shows_what_was_and_goes_on(start, script, stage, screen):
+@pytest.mark.parametrize(("screen", "mark"), [((), b""), (("--plain",), b"ask >")])
+def test_c_shows_what_was_and_goes_on(start, script, stage, screen, mark):
     first = start("--plain", "hello there", model=script(stage.say("Hello to you.")))
-    first.wait_for_prompt(b"Hello to you.", b"ask > ")
+    first.wait_for_prompt(b"Hello to you.", b"ask >")
     first.type(b"\x04")
     assert first.end() == 0
 
     terminal = start(*screen, "-c", "and now", model=script(stage.say("Once more.")))
     terminal.wait_for(b"Hello to you.")
     terminal.wait_for(b"resumed: 1 turn")
-    terminal.wait_for(b"Once more.")
+    terminal.wait_for_prompt(b"Once more.", mark)
     terminal.type(b"\x04")
     assert terminal.end() == 0
     assert terminal.is_restored()
@@ -380,7 +380,7 @@ def test_c_shows_what_was_and_goes_on(start, script, stage, screen):
 
 def test_a_session_in_use_ends_the_screen_in_one_line(start):
     first = start("--plain", "hello there")
-    first.wait_for_prompt(b"Hello from the model.", b"ask > ")
+    first.wait_for_prompt(b"Hello from the model.", b"ask >")
     second = start("-c")
     assert second.end() == 1
     assert second.received.count(b" is open in process ") == 1
