@@ -47,7 +47,8 @@ class Recorder:
         self._told: set[str] = set()
 
     def record(self, event: ev.Event) -> None:
-        """Log an event. A prompt is on the disk itself before this returns."""
+        """Log an event. Prompts, calls, results and the end of a turn are on the disk itself before
+        this returns, and so before whatever follows from them."""
         if isinstance(event, ev.PrefillProgressed):
             return
         if self._header is not None:
@@ -56,7 +57,7 @@ class Recorder:
         if isinstance(event, ev.RunStarted):
             self._write({"type": "prompt", "text": event.prompt}, durable=True)
         for line in self._lines.feed(event):
-            self._write(line)
+            self._write(line, durable=_must_last(line))
 
     def failed(self, message: str) -> None:
         """Log that an error ended the run."""
@@ -75,3 +76,10 @@ class Recorder:
     def _write(self, line: Mapping[str, Any], *, durable: bool = False) -> None:
         if self._log is not None:
             self._log.event({"time": round(self._clock(), 3), **line}, durable=durable)
+
+
+def _must_last(line: Mapping[str, Any]) -> bool:
+    """Whether the agent goes on only once a line is on the disk itself."""
+    if line["type"] == "assistant":
+        return any(block["type"] == "tool_use" for block in line["message"]["content"])
+    return line["type"] in ("user", "result")
