@@ -22,7 +22,15 @@ from ds4_agent.agent.errors import OutputError, UsageError
 from ds4_agent.agent.lines import Lines
 from ds4_agent.agent.rules import subject
 
-__all__ = ["Output", "check_writable", "json_text", "make_output", "warn", "write_atomically"]
+__all__ = [
+    "Output",
+    "check_writable",
+    "json_text",
+    "make_output",
+    "print_text",
+    "warn",
+    "write_atomically",
+]
 
 PREFILL_EVERY = 2.0  # seconds between two lines about a long prefill
 
@@ -87,7 +95,7 @@ def write_atomically(path: Path, text: str) -> None:
         raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
 
 
-def _print(text: str) -> None:
+def print_text(text: str) -> None:
     """Text on stdout, at once; undecodable parts as escapes, whatever the locale."""
     if sys.stdout is None:
         raise OutputError("cannot write to standard output: it is closed")
@@ -106,7 +114,7 @@ class _JsonOutput:
 
     def end(self, result: Mapping[str, Any]) -> str:
         text = json_text(result)
-        _print(text)
+        print_text(text)
         return text + "\n"
 
 
@@ -118,11 +126,11 @@ class _StreamOutput:
         if isinstance(event, ev.TurnEnded):  # told by `end`, which knows how the process ends
             return
         for line in self._lines.feed(event):
-            _print(json_text(line))
+            print_text(json_text(line))
 
     def end(self, result: Mapping[str, Any]) -> str:
         text = json_text(result)
-        _print(text)
+        print_text(text)
         return text + "\n"
 
 
@@ -168,7 +176,7 @@ class _TextOutput:
             return ""
         answer = visible(str(result["result"]))
         if answer:
-            _print(answer)
+            print_text(answer)
         return str(result["result"]) + "\n" if answer else ""
 
     def _flush(self) -> None:

@@ -42,6 +42,11 @@ class Summary:
     forked_from: str = ""
     note: str = ""  # what is wrong with it, "" for nothing
 
+    @property
+    def is_readable(self) -> bool:
+        """Whether there is a log to read."""
+        return self.bytes > 0
+
 
 def read_summary(session: Path) -> Summary:
     """The summary of the session in a directory."""
