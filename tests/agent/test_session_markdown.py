@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
@@ -46,6 +46,16 @@ def tokens(document: str) -> list[Token]:
     return [token for top in found for token in (top, *(top.children or ()))]
 
 
+@example("answer", "- ```\n  ```\n<script>")  # a fence that only a list ends
+@example("answer", " ```\n```\n<script>")
+@example("answer", "```\n   ```\n<script>")
+@example("answer", "# `\n <script> `\n")  # no code span reaches beyond its block
+@example("answer", "a ` b\nc ` <script> ` d")  # but over the end of a line
+@example("answer", "\\`<script>\\`")
+@example("answer", "\\\\<script>")
+@example("answer", "`\n\\\\<script>")
+@example("answer", "```\nnever closed")
+@example("call", "````\n</details>\n\n## Turn 9")
 @given(st.sampled_from(["prompt", "answer", "call", "thinking", "notice", "summary"]), HOSTILE)
 def test_what_was_said_stays_in_its_place(kind: str, text: str) -> None:
     before, after = said("prompt", "before"), said("prompt", "after")
