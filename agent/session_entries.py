@@ -22,6 +22,7 @@ class Entry:
     kind: Kind
     text: str | None
     time: float = 0.0  # seconds since 1970, 0 where unknown
+    turn: int = 0  # which turn a prompt begins, from 1; the first that a going back left
     name: str = ""  # of a call
     arguments: Mapping[str, Any] = field(default_factory=dict)
     is_error: bool = False
@@ -31,10 +32,15 @@ def entries(records: Iterable[Mapping[str, Any]]) -> list[Entry]:
     """The entries of a session."""
     found: list[Entry] = []
     waiting: dict[str, int] = {}  # calls without a result, by id: where they stand
+    turn = 0
     for record in records:
         time = _number(record.get("time"))
         for entry, call_id in _of_record(record):
-            if entry.kind != "call":
+            if entry.kind == "prompt":
+                turn += 1
+                found.append(replace(entry, time=time, turn=turn))
+            elif entry.kind != "call":
+                turn = min(turn, entry.turn - 1) if entry.turn > 0 else turn
                 found.append(replace(entry, time=time))
             elif entry.text is None:
                 waiting[call_id] = len(found)
@@ -66,8 +72,13 @@ def _of_record(record: Mapping[str, Any]) -> Iterator[tuple[Entry, str]]:
         case {"type": "undo", "files": list(files)}:
             names = [str(file.get("shown", "")) for file in files if isinstance(file, Mapping)]
             yield Entry("remark", f"undone: {', '.join(names)}"), ""
-        case {"type": "branch"}:
-            yield Entry("remark", "the conversation goes on from an earlier place"), ""
+        case {"type": "rewind", "turn": int(turn)}:
+            yield (
+                Entry("remark", f"back to before turn {turn}: the conversation goes on from there"),
+                "",
+            )
+        case {"type": "resumed", "model": str(model)}:
+            yield Entry("remark", f"taken up again with {model}"), ""
         case {"type": "result", "subtype": str(subtype), "stop_reason": str(reason)}:
             if subtype != "success":
                 yield Entry("remark", reason), ""

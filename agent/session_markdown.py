@@ -38,12 +38,10 @@ _INLINE = re.compile(
 def markdown(summary: Summary, said: Sequence[Entry], damaged: int) -> str:
     """The document, with a line's end at its end. Nothing in it acts on a terminal."""
     parts = [f"# {_plain(summary.title or summary.id)}", _facts(summary, damaged)]
-    turn = 0
     for entry in said:
         if entry.kind == "prompt":
-            turn += 1
             when = f" · {local_time(entry.time)}" if entry.time else ""
-            parts.append(f"## Turn {turn}{when}")
+            parts.append(f"## Turn {entry.turn}{when}")
         parts.append(_part(entry))
     return "\n\n".join(parts) + "\n"
 

@@ -133,3 +133,11 @@ def test_a_session_reads_as_it_went() -> None:
         "```text\npath: a.py\nold:\na\nb\nnew: c\nreplace_all: true\n```\n\n</details>\n\n"
         "*interrupted*\n"
     )
+
+
+def test_turns_are_numbered_as_the_conversation_counts_them() -> None:
+    records = [*said("prompt", "a"), *said("prompt", "b"), {"type": "rewind", "turn": 2}]
+    document = markdown(SESSION, entries([*records, *said("prompt", "c")]), damaged=0)
+    assert "*gone back: turn 2 and what followed it are left*" in document
+    turns = [line for line in document.splitlines() if line.startswith("## ")]
+    assert turns == ["## Turn 1", "## Turn 2", "## Turn 2"]
