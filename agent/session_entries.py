@@ -22,7 +22,7 @@ class Entry:
     kind: Kind
     text: str | None
     time: float = 0.0  # seconds since 1970, 0 where unknown
-    turn: int = 0  # which turn a prompt begins, from 1; the first that a going back left
+    turn: int = 0  # from 1: which a prompt begins; the first that going back left behind
     name: str = ""  # of a call
     arguments: Mapping[str, Any] = field(default_factory=dict)
     is_error: bool = False
@@ -73,10 +73,8 @@ def _of_record(record: Mapping[str, Any]) -> Iterator[tuple[Entry, str]]:
             names = [str(file.get("shown", "")) for file in files if isinstance(file, Mapping)]
             yield Entry("remark", f"undone: {', '.join(names)}"), ""
         case {"type": "rewind", "turn": int(turn)}:
-            yield (
-                Entry("remark", f"back to before turn {turn}: the conversation goes on from there"),
-                "",
-            )
+            text = f"gone back: turn {turn} and what followed it are left"
+            yield Entry("remark", text, turn=turn), ""
         case {"type": "resumed", "model": str(model)}:
             yield Entry("remark", f"taken up again with {model}"), ""
         case {"type": "result", "subtype": str(subtype), "stop_reason": str(reason)}:
