@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from ds4_agent.agent.cli import Parser, add_common, options_from
 from ds4_agent.agent.display import visible
 from ds4_agent.agent.errors import UsageError
-from ds4_agent.agent.output import warn
+from ds4_agent.agent.printing import warn
 
 if TYPE_CHECKING:
     from ds4_agent.engine.dsml.tokenizer import Tokenizer

@@ -11,17 +11,17 @@ import html
 import json
 import re
 from collections.abc import Iterator, Sequence
-from datetime import datetime
 from typing import TYPE_CHECKING
 
 from ds4_agent.agent.display import one_line, visible
 from ds4_agent.agent.rules import subject
+from ds4_agent.agent.session_rows import local_time
 
 if TYPE_CHECKING:
     from ds4_agent.agent.session_entries import Entry
     from ds4_agent.sessions.summary import Summary
 
-__all__ = ["local_time", "markdown"]
+__all__ = ["markdown"]
 
 _FENCE = re.compile(r"(`{3,}|~{3,})(.*)")
 # What would act or load something where the document is looked at: tags and images.
@@ -44,14 +44,6 @@ def markdown(summary: Summary, said: Sequence[Entry], damaged: int) -> str:
             parts.append(f"## Turn {entry.turn}{when}")
         parts.append(_part(entry))
     return "\n\n".join(parts) + "\n"
-
-
-def local_time(seconds: float) -> str:
-    """`2026-11-22 07:03`; "-" for a time that is not known."""
-    try:
-        return f"{datetime.fromtimestamp(seconds).astimezone():%Y-%m-%d %H:%M}" if seconds else "-"
-    except (OSError, OverflowError, ValueError):
-        return "-"
 
 
 def _facts(summary: Summary, damaged: int) -> str:
