@@ -9,8 +9,6 @@ untouched.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -149,33 +147,13 @@ def run_undo(options: RunOptions) -> int:
     session = latest_changed(options.places.sessions, Path(os.path.realpath(options.directory)))
     if session is None:
         raise UsageError(f"{NOTHING} in {options.directory}")
-    with _held(session):
-        snapshots = Snapshots(session, ())
-        try:
-            root, *extra = snapshots.roots
-            print(Undo(snapshots, Workspace(root, extra)).last_turn().text(), flush=True)
-        finally:
-            snapshots.close()
-    return 0
-
-
-@contextmanager
-def _held(session: Path) -> Iterator[None]:
-    """Nobody else writes the session meanwhile. Raises UsageError, OutputError."""
-    from ds4_agent.sessions.errors import SessionInUseError
-    from ds4_agent.sessions.lock import SessionLock
-
-    lock = SessionLock(session)
+    snapshots = Snapshots(session, ())
     try:
-        lock.acquire()
-    except SessionInUseError as error:
-        raise UsageError(f"{error}; /undo there takes back its last turn") from error
-    except OSError as error:
-        raise OutputError(f"cannot write {session}: {error.strerror or error}") from error
-    try:
-        yield
+        root, *extra = snapshots.roots
+        print(Undo(snapshots, Workspace(root, extra)).last_turn().text(), flush=True)
     finally:
-        lock.release()
+        snapshots.close()
+    return 0
 
 
 def _line(file: FileUndone) -> str:

@@ -325,20 +325,6 @@ def test_the_command_undoes_files_in_the_directories_the_session_worked_in_as_we
     assert ds4([], "--undo").out == f"removed {path}, which the turn had created\n"
 
 
-def test_the_command_leaves_a_session_alone_that_is_open(
-    ds4: Ds4, make_agent: Make, play: SimpleNamespace, client: Path
-) -> None:
-    agent = make_agent(play.call("edit", **EDIT), play.say("ok"))
-    list(agent.run("go"))
-    done = ds4([], "--undo")
-    assert (done.code, done.out) == (1, "")
-    assert f"is open in process {os.getpid()}, since " in done.err
-    assert done.err.endswith("; /undo there takes back its last turn\n")
-    assert client.read_text() == NEW
-    agent.close()
-    assert ds4([], "--undo").code == 0
-
-
 def test_another_directory_has_nothing_to_undo(
     ds4: Ds4, play: SimpleNamespace, repo: Path, client: Path
 ) -> None:
