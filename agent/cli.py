@@ -89,6 +89,7 @@ def options_from(chosen: argparse.Namespace, *, is_headless: bool) -> RunOptions
         yolo=getattr(chosen, "yolo", False),
         trusts=getattr(chosen, "trust", False),
         keeps_log=not getattr(chosen, "no_session", False),
+        keeps_states=not getattr(chosen, "no_cache", False),
         uses_grammar=not getattr(chosen, "no_grammar", False),
         approvals_log=getattr(chosen, "approvals_log", None),
         trace_tokens=getattr(chosen, "trace_tokens", None),
@@ -218,6 +219,7 @@ def _add_output_options(parser: argparse.ArgumentParser) -> None:
     add("-o", dest="output", type=Path, metavar="FILE", help="write the answer to FILE as well "
         "(json formats: the result object)")  # fmt: skip
     add("--no-session", action="store_true", help="keep no log of this session")
+    add("--no-cache", action="store_true", help="read and keep no states of the model on disk")
     add("--approvals-log", type=Path, metavar="FILE", help="append each request and decision")
     add("--trace-tokens", type=Path, metavar="FILE", help="write every token id and its kind")
 

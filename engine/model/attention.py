@@ -243,6 +243,18 @@ def _masked_pieces(blocks: Sequence[Array], mask: Array) -> list[Piece]:
     return pieces
 
 
+def _taken(
+    blocks: Sequence[Array], numbers: NDArray[np.int64], out: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """`out` [1, top_k, head_dim], filled with the rows of ascending `numbers`."""
+    first = start = 0
+    for block in blocks:
+        stop = int(np.searchsorted(numbers, first + len(block)))
+        np.take(block, numbers[start:stop] - first, axis=0, out=out[0, start:stop], mode="clip")
+        first, start = first + len(block), stop
+    return out
+
+
 def _gathered(q: Array, rows: Rows, numbers: Array) -> Array:
     """Rows by number, [queries, top_k, head_dim] for `numbers` [queries, top_k]."""
     blocks, first = rows.blocks(), 0
@@ -250,6 +262,8 @@ def _gathered(q: Array, rows: Rows, numbers: Array) -> Array:
         return blocks[0][numbers]
     if isinstance(q, np.ndarray):
         out = np.empty((*numbers.shape, blocks[0].shape[1]), np.float32)
+        if len(numbers) == 1:  # decoding: all its rows are visible, so the numbers ascend
+            return _taken(blocks, numbers[0], out)
         for block in blocks:
             inside = (numbers >= first) & (numbers < first + len(block))
             out[inside] = block[numbers[inside] - first]

@@ -3,6 +3,7 @@ writes back through another, with weights computed from the streams themselves. 
 `[tokens, n, hidden]`. Everything in fp32; it never mixes tokens.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import mlx.core as mx
@@ -96,14 +97,26 @@ def _sinkhorn(comb: Array, weights: HyperWeights, config: ModelConfig) -> Array:
     rows, columns = weights.row_sums, weights.column_sums
     matrices = [columns, *[rows, columns] * (config.hc_sinkhorn_iters - 1)]
     if isinstance(x, np.ndarray):
-        sums = np.empty_like(x)
-        for matrix in matrices:
-            np.dot(x, matrix, out=sums)
-            np.divide(x, sums, out=x)
+        _divide_in_place(x, matrices)
     else:
         for matrix in matrices:
             x = x / (x @ matrix)
     return x[:, :-1]
+
+
+def _divide_in_place(x: NDArray[np.float32], matrices: Sequence[NDArray[np.float32]]) -> None:
+    """x = x / (x @ matrix) for each of the alternating `matrices`."""
+    sums, before = np.empty_like(x), b""
+    for number, matrix in enumerate(matrices):
+        np.dot(x, matrix, out=sums)
+        np.divide(x, sums, out=x)
+        # Once a whole iteration changes no bit, no later one will. One token is there after about
+        # half of the iterations; of many tokens one is always late, so they are not looked at.
+        if len(x) == 1 and number % 2 == 0:
+            now = x.tobytes()
+            if now == before:
+                break
+            before = now
 
 
 def _sums(members: NDArray[np.float32], eps: float) -> mx.array:

@@ -20,9 +20,10 @@ TILE_ROWS = 16384
 # of rows beside them is long.
 SCORED_QUERIES = 16
 
-# A sort key is a score and a row in one int64: the score's bits, made to order as integers, above
-# the row counted downwards. All keys differ, so among equal scores (ReLU makes many zeros) the
-# earlier row wins whatever the tiling, and chunked and one-shot prefill choose the same rows.
+# Among equal scores (ReLU makes many zeros) the earlier row wins whatever the tiling, so that
+# chunked and one-shot prefill choose the same rows. MLX sorts keys for that, a score and a row in
+# one int64: the score's bits, made to order as integers, above the row counted downwards. Numpy
+# partitions the scores themselves, see `_best`.
 ROW_MASK = (1 << 31) - 1
 _MINUS_INFINITY = int(np.float32(-np.inf).view(np.int32)) ^ 0x7FFFFFFF
 LEAST_VALID = (_MINUS_INFINITY + 1) << 32
@@ -30,12 +31,15 @@ LEAST_VALID = (_MINUS_INFINITY + 1) << 32
 
 def chosen_rows(
     q: Array, weights: Array, rows: Rows, visible: NDArray[np.int64], top_k: int
-) -> tuple[Array, Array]:
-    """(row numbers int32, mask fp32: 1, and 0 where fewer rows are visible), both [queries, top_k].
+) -> tuple[Array, Array | None]:
+    """(row numbers, mask fp32: 1, and 0 where fewer rows are visible), both [queries, top_k]; no
+    mask where all are.
 
     `q` [queries, heads, dim] and `weights` [queries, heads] are fp32; query i sees the first
     `visible[i]` rows. There are at least `top_k` rows in all.
     """
+    if isinstance(q, np.ndarray):
+        return _numbers(_best(_scores(q, weights, rows.blocks()), visible, top_k), top_k)
     xp, best, first = library(q), None, 0
     for blocks in _tiles(rows):
         keys = _keys(_scores(q, weights, blocks), first, visible)
@@ -52,6 +56,9 @@ def chosen_mask(
     q: Array, weights: Array, rows: Rows, visible: NDArray[np.int64], top_k: int
 ) -> Array:
     """The same choice as a mask [queries, rows.length] fp32 of 1 and 0, for few rows."""
+    if isinstance(q, np.ndarray):
+        chosen = _best(_scores(q, weights, rows.blocks()), visible, top_k)
+        return chosen.astype(np.float32)
     keys = _keys(_scores(q, weights, rows.blocks()), 0, visible)
     least = library(q).min(_largest(keys, top_k), axis=1, keepdims=True)
     return (keys >= library(q).maximum(least, LEAST_VALID)).astype(library(q).float32)
@@ -76,6 +83,35 @@ def visibility(visible: NDArray[np.int64], first: int, count: int) -> NDArray[np
     """[queries, count]: which of the rows first..first+count-1 each query may see."""
     seen: NDArray[np.bool_] = np.arange(first, first + count) < visible[:, None]
     return seen
+
+
+def _best(scores: NDArray[np.float32], visible: NDArray[np.int64], top_k: int) -> NDArray[np.bool_]:
+    """In numpy, which of the scores [queries, rows] are each query's best: a partition of scores
+    takes half the time of one of keys, and ties are few enough to look at one by one."""
+    count = scores.shape[1]
+    seen = visibility(visible, 0, count)
+    if count <= top_k:
+        return seen
+    if count > visible.min():
+        scores = np.where(seen, scores, np.float32(-np.inf))
+    least = np.partition(scores, count - top_k, axis=1)[:, count - top_k, None]
+    chosen: NDArray[np.bool_] = scores >= least
+    surplus = np.count_nonzero(chosen, axis=1) - top_k
+    for query in np.flatnonzero(surplus):
+        ties = np.flatnonzero(scores[query] == least[query])
+        chosen[query, ties[-surplus[query] :]] = False
+    return chosen & seen
+
+
+def _numbers(
+    chosen: NDArray[np.bool_], top_k: int
+) -> tuple[NDArray[np.int64], NDArray[np.float32] | None]:
+    """The numbers [queries, top_k] of the chosen rows, ascending; see `chosen_rows`."""
+    numbers = np.nonzero(chosen)[1]
+    if len(numbers) == len(chosen) * top_k:
+        return numbers.reshape(-1, top_k), None
+    numbers = np.argsort(~chosen, axis=1, kind="stable")[:, :top_k]
+    return numbers, np.take_along_axis(chosen, numbers, axis=1).astype(np.float32)
 
 
 def _largest(keys: Array, top_k: int) -> Array:

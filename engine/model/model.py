@@ -1,6 +1,6 @@
 """DeepSeek V4 Flash: `model(tokens, state) -> logits, state'`. In: token ids and an immutable
-state. Out: fp32 logits of the last token and the state after all of them, both lazy. It holds
-weights and constants only; everything that changes is in the state.
+state. Out: fp32 logits of the last token and the state after all of them, both lazy where MLX
+computes. It holds weights and constants only; everything that changes is in the state.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from ds4_agent.engine.model.hyper import collapse_streams, read_streams, write_s
 from ds4_agent.engine.model.parameters import Parameters
 from ds4_agent.engine.model.parts import Before, Behind, part_spans, run_parts
 from ds4_agent.engine.model.rope import Rotary
-from ds4_agent.engine.model.state import State, initial_state
+from ds4_agent.engine.model.state import LayerState, State, initial_state
 from ds4_agent.engine.model.tiles import on_cpu
 
 __all__ = ["Model"]
@@ -34,7 +34,7 @@ class Model:
         self.config = config
         self._parameters = parameters
         self._rotary = Rotary.of(config)
-        self._on_host = None
+        self._on_host: Parameters | None = None
         if on_cpu() and parameters.dtype == mx.float32 and in_numpy:
             self._on_host = on_host(parameters)
 
@@ -43,26 +43,31 @@ class Model:
         """The stream dtype, also that of stored rows."""
         return self._parameters.dtype
 
+    @property
+    def is_in_numpy(self) -> bool:
+        """Whether the states it gives are in numpy. It takes both kinds."""
+        return self._on_host is not None
+
     def init_state(self) -> State:
         """The state before the first token."""
         return initial_state(self.config, self.dtype)
 
-    def __call__(self, tokens: Sequence[int], state: State) -> tuple[mx.array, State]:
+    def __call__(self, tokens: Sequence[int], state: State) -> tuple[Array, State]:
         """Logits [vocab] fp32 of the last of `tokens`, and the state after them.
 
-        Evaluate both with `mx.eval(logits, *state.leaves())`. At least one token; prefill cuts
-        long prompts into chunks. Raises TokenRangeError.
+        Evaluate both with `evaluate`. At least one token; prefill cuts long prompts into chunks.
+        Raises TokenRangeError.
         """
         logits, after = self._forward(tokens, state, last_only=True)
         return logits[0], after
 
-    def logits_all(self, tokens: Sequence[int], state: State) -> tuple[mx.array, State]:
+    def logits_all(self, tokens: Sequence[int], state: State) -> tuple[Array, State]:
         """Like a call, with logits [tokens, vocab] of every token. For tests and evaluation."""
         return self._forward(tokens, state, last_only=False)
 
     def _forward(
         self, tokens: Sequence[int], state: State, *, last_only: bool
-    ) -> tuple[mx.array, State]:
+    ) -> tuple[Array, State]:
         """Logits [tokens or 1, vocab] and the state after `tokens`."""
         ids = self._checked(tokens)
         if self._on_host is None:
@@ -81,20 +86,11 @@ class Model:
 
     def _forward_on_host(
         self, weights: Parameters, ids: NDArray[np.int32], state: State, *, last_only: bool
-    ) -> tuple[mx.array, State]:
+    ) -> tuple[Array, State]:
         """The same in numpy, with the cores side by side. No thread but this one touches MLX."""
-        originals: dict[int, mx.array] = {}
-
-        def view(leaf: mx.array) -> Array:
-            host = np.array(leaf, copy=False)
-            originals[id(host)] = leaf
-            return host
-
-        def returned(host: Array) -> mx.array:
-            original = originals.get(id(host))
-            return mx.array(host) if original is None else original
-
-        before = [layer.mapped(view) for layer in state.layers]
+        before: Sequence[LayerState] = state.layers
+        if isinstance(before[0].window, mx.array):  # at the beginning, or read from disk
+            before = [layer.mapped(lambda leaf: np.array(leaf, copy=False)) for layer in before]
 
         def work(start: int, stop: int, before: Before, behind: Behind) -> Array:
             return self._through_layers(
@@ -105,8 +101,7 @@ class Model:
         streams, layers = run_parts(list(part_spans(len(ids))), before, work)
         wanted = streams[-1:] if last_only else streams
         logits = self._logits(np.concatenate(wanted, axis=0), weights)
-        after = tuple(layer.mapped(returned) for layer in layers)
-        return mx.array(logits), State(state.position + len(ids), after)
+        return logits, State(state.position + len(ids), tuple(layers))
 
     def _through_layers(
         self,

@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator, Sequence
 
 import mlx.core as mx
 
+from ds4_agent.engine.model.arrays import Array
 from ds4_agent.engine.model.config import BLOCK_TOKENS
 from ds4_agent.engine.model.model import Model
-from ds4_agent.engine.model.state import State
+from ds4_agent.engine.model.state import State, evaluate
 from ds4_agent.engine.model.tiles import on_cpu
 
 __all__ = ["CHUNK_TOKENS", "chunk_spans", "prefill"]
@@ -25,16 +26,16 @@ def prefill(
     *,
     chunk: int = CHUNK_TOKENS,
     on_chunk: Callable[[int, State], bool] | None = None,
-) -> tuple[mx.array, State]:
+) -> tuple[Array, State]:
     """Compute `tokens` (at least one) behind `state`: (logits [vocab] fp32, the state after them).
 
     After each chunk `on_chunk(tokens done, state)` may return False to stop there; the logits and
     the state are then of the last token done.
     """
-    logits: mx.array | None = None
+    logits: Array | None = None
     for start, stop in chunk_spans(state.position, len(tokens), chunk):
         logits, state = model(tokens[start:stop], state)
-        mx.eval(logits, *state.leaves())
+        evaluate(logits, state)
         if not on_cpu():
             mx.clear_cache()  # a GPU's freed buffers of one shape are of no use to the next
         if on_chunk is not None and not on_chunk(stop, state):

@@ -12,13 +12,13 @@ from ds4_agent.engine.model.arrays import Array
 from ds4_agent.engine.model.config import ModelConfig
 from ds4_agent.engine.model.rows import Rows
 
-__all__ = ["LayerState", "State", "initial_state"]
+__all__ = ["LayerState", "State", "evaluate", "initial_state"]
 
 
 @dataclass(frozen=True)
 class LayerState:
     """One layer's part. `window` and `pending` are the frontier; the rows are history. All of it is
-    in MLX, but for what a CPU has under way."""
+    in MLX, or, where a CPU has computed it, in numpy."""
 
     window: Array
     """The last min(position, sliding_window - 1) key/value rows, roped: [n, head_dim] stream dtype.
@@ -58,15 +58,21 @@ class State:
     position: int
     layers: tuple[LayerState, ...]
 
-    def leaves(self) -> list[mx.array]:
-        """Every array of the state. Evaluate them with each step's logits: a leaf left lazy keeps
-        the graphs of all steps before it alive."""
+    def leaves(self) -> list[Array]:
+        """Every array of the state."""
         return [leaf for layer in self.layers for leaf in layer.leaves()]
 
     @property
     def nbytes(self) -> int:
         """Bytes of all arrays, those shared with other states included."""
         return sum(leaf.nbytes for leaf in self.leaves())
+
+
+def evaluate(logits: Array, state: State) -> None:
+    """Compute what MLX has put off of a step; nothing where numpy computed it. To be called after
+    each: a leaf left lazy keeps the graphs of all steps before it alive."""
+    if isinstance(logits, mx.array):
+        mx.eval(logits, *state.leaves())
 
 
 def initial_state(config: ModelConfig, dtype: mx.Dtype) -> State:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from ds4_agent.engine.model.model import Model
-from ds4_agent.engine.model.state import State
+from ds4_agent.engine.model.state import State, evaluate
 from ds4_agent.engine.weights.checkpoint import load_model
 
 GOLDEN = Path(__file__).resolve().parents[2] / "golden"
@@ -55,7 +55,7 @@ class Runner:
             if not piece:
                 break
             logits, state = self.model.logits_all(piece, state)
-            mx.eval(logits, *state.leaves())
+            evaluate(logits, state)
             lines.append(np.array(logits))
             start += size
         assert start >= len(tokens), "the sizes do not cover the tokens"
@@ -66,7 +66,7 @@ class Runner:
         taken = [int(np.argmax(logits))]
         while len(taken) < count:
             lazy, state = self.model(taken[-1:], state)
-            mx.eval(lazy, *state.leaves())
+            evaluate(lazy, state)
             taken.append(int(np.argmax(np.array(lazy))))
         return taken
 

@@ -12,6 +12,7 @@ import pytest
 from ds4_agent.engine.errors import TokenRangeError
 from ds4_agent.engine.local import ModelEngine
 from ds4_agent.engine.model import rows as rows_module
+from ds4_agent.engine.model.model import Model
 from ds4_agent.engine.model.prefill import chunk_spans, prefill
 from ds4_agent.engine.model.rows import FULL_ROWS, OPEN_ROWS, Rows
 
@@ -124,13 +125,15 @@ def test_checkpoint_rewind_and_fork_of_a_context_keep_the_very_state(engine):
 
 @pytest.mark.parametrize("chunk", [1, 5, 128])
 def test_every_leaf_is_evaluated_after_prefill(golden, small_blocks, chunk):
+    """Where MLX computes; numpy leaves nothing for later."""
     assert is_lazy([mx.zeros(1), mx.zeros(1) + 1]), "the probe must see a lazy leaf"
+    model = Model(golden.model.config, golden.model._parameters, in_numpy=False)
     reached = []
 
     prefill(
-        golden.model,
+        model,
         golden.prompt[:140],
-        prefill(golden.model, golden.prompt[:120], golden.model.init_state())[1],
+        prefill(model, golden.prompt[:120], model.init_state())[1],
         chunk=chunk,
         on_chunk=lambda _, state: reached.append(is_lazy(state.leaves())) or len(reached) < 12,
     )
