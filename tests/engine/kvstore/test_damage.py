@@ -16,6 +16,14 @@ from ds4_agent.engine.kvstore.disk import Disk
 from ds4_agent.engine.kvstore.quarantine import MOST_BYTES, MOST_FILES, bad_count
 
 BUDGET = 1 << 30
+VERSION_1 = (
+    b"\x89ds4kv\r\n\x01\0\0\0\0\0\x40\0",  # magic, version, chunk size
+    b"payload",
+    b"\x7b\x8d\x2d\x5b\xf0\x61\xfe\x32",  # xxh3_64 of it
+    b"r/rows/a",
+    b"\x07" + bytes(7) + b"\x01\0\0\0\x08\0\0\0",  # of payload, chunks and label
+    b"\x18\xd8\xf3\x6d\x27\x53\x47\x0a\x89ds4kv\r\n",
+)
 SMALL = 64  # bytes a chunk, so that a file of some hundred bytes has several
 
 
@@ -180,3 +188,10 @@ def test_a_payload_is_memory_of_its_own(tmp_path: Path) -> None:
     maps = Path("/proc/self/maps")
     if maps.exists():
         assert str(tmp_path) not in maps.read_text()
+
+
+def test_a_file_of_the_first_version_is_this_to_the_byte(tmp_path: Path, monkeypatch) -> None:
+    """What is on people's disks: another layout must have another version."""
+    monkeypatch.undo()
+    Disk(tmp_path, BUDGET).put("r/rows", "a", [b"payload"])
+    assert (tmp_path / "r/rows/a").read_bytes() == b"".join(VERSION_1)

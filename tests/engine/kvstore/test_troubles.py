@@ -1,6 +1,7 @@
 """A disk that refuses: nothing is raised, one line says it, what is there is read, and it is tried
 again later."""
 
+import errno
 import json
 import os
 import resource
@@ -8,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from itertools import count, product
 from pathlib import Path
 from shutil import rmtree
 
@@ -158,6 +160,7 @@ def test_the_last_five_percent_of_the_disk_stay_free(tmp_path: Path) -> None:
     free = 40_000
     assert disk.put("r/places", "x", [b"{}\n", bytes(4000)]) is None
     assert disk.failure == f"the KV cache is off: less than 5 % of the disk is free at {tmp_path}"
+    assert disk.has("r/places", "29")  # deleting all of it would not have been enough
 
 
 def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
@@ -185,6 +188,55 @@ def test_what_fails_while_parts_are_made_is_raised_and_leaves_nothing(tmp_path: 
     assert not disk.has("r/rows", "a")
     assert list((tmp_path / "tmp").iterdir()) == []
     assert disk.put("r/rows", "a", [b"x"])
+
+
+REFUSED = ("open", "write", "pwrite", "pread", "preadv", "fsync", "rename", "unlink", "mkdir",
+           "scandir", "stat", "lstat", "fstat", "utime", "statvfs")  # fmt: skip
+
+
+@pytest.mark.parametrize("reason", [errno.EIO, errno.ENOSPC, errno.EMFILE])
+def test_whatever_call_is_refused_nothing_is_raised_and_nothing_wrong_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reason: int
+) -> None:
+    """The n-th call that touches the disk fails, for every n, and so do all after it, or none."""
+
+    def refused(real, calls: Iterator[int], last: int, *, lasts: bool):
+        def call(*arguments, **options):
+            now = next(calls)
+            if now == last or (lasts and now > last):
+                raise OSError(reason, os.strerror(reason))
+            return real(*arguments, **options)
+
+        return call
+
+    outcomes = set()
+    descriptors = len(os.listdir("/dev/fd"))
+    for last, lasts in product(range(1, 60), (False, True)):
+        home = tmp_path / f"{last}-{lasts}"
+        Disk(home, 10 * 4096).put("r/places", "old", [b"{}\n", b"old"])
+        disk = Disk(home, 10 * 4096)
+        with monkeypatch.context() as patch:
+            calls = count(1)
+            for name in REFUSED:
+                patch.setattr(os, name, refused(getattr(os, name), calls, last, lasts=lasts))
+            disk.has("r/places", "old")
+            disk.names("r/places")
+            disk.touch("r/places", "old")
+            disk.hold("r/places", "old")
+            old = disk.get("r/places", "old")
+            new = disk.put("r/rows", "new", [b"new" * 5000])
+        outcomes.add((old is not None, new is not None))
+        assert old is None or bytes(old) == b"{}\nold"
+        got = disk.get("r/rows", "new")
+        assert bytes(got) == b"new" * 5000 if new else got in (None, b"new" * 5000)
+        assert disk.failure or new is not None
+        disk.close()
+        disk = Disk(home, 10 * 4096)
+        assert disk.put("r/rows", "next", [b"next"])
+        assert list((home / "tmp").iterdir()) == []
+        disk.close()
+        assert len(os.listdir("/dev/fd")) == descriptors
+    assert {(True, True), (False, False)} <= outcomes
 
 
 @pytest.mark.parametrize("folder", ["", ".", "..", "r/..", "r/", "/etc", "a/b/c", "tmp", "bad/x"])
