@@ -1,4 +1,5 @@
-"""The commands beside a run: `doctor`, `config`, `model`, and `tools` (in `tool_commands`).
+"""The commands beside a run: `doctor`, `config`, `model`, and those of `tool_commands`
+and `cache_commands`.
 
 In: their arguments. Out: a few lines on stdout, or JSON with `--json`; the exit code. Each imports
 what it needs; none of them loads weights or changes anything.
@@ -36,6 +37,10 @@ def run_command(name: str, arguments: Sequence[str]) -> int:
         from ds4_agent.agent.tool_commands import run_tools
 
         return run_tools(arguments)
+    if name == "cache":
+        from ds4_agent.agent.cache_commands import run_cache
+
+        return run_cache(arguments)
     actions: dict[str, dict[str, Callable[[argparse.Namespace], int]]] = {
         "doctor": {"": _doctor},
         "config": {"show": _config_show, "path": _config_path, "prompt": _config_prompt},
