@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from ds4_agent.agent.steps import Model
     from ds4_agent.agent.toolbox import Toolbox
     from ds4_agent.agent.transcript import Trace
-    from ds4_agent.engine.api import Engine, Sampling
+    from ds4_agent.engine.api import Engine, Sampling, StoreOptions
     from ds4_agent.engine.dsml.segments import Segment
     from ds4_agent.sessions.log import SessionLog
     from ds4_agent.tools.process import Processes
@@ -64,6 +64,7 @@ class RunOptions:
     yolo: bool = False
     trusts: bool = False  # --trust: what this repository brings may run, from now on
     keeps_log: bool = True
+    keeps_states: bool = True  # on disk, so that nothing is computed twice
     uses_grammar: bool = True
     approvals_log: Path | None = None
     trace_tokens: Path | None = None
@@ -96,12 +97,25 @@ def build_agent(
         )
         approvals = _approvals(options, toolbox.tools, records.approvals)
         if engine is None:
-            engine = open_engine(settings.model, context_length=settings.ctx, on_load=on_load)
+            engine = open_engine(
+                settings.model,
+                context_length=settings.ctx,
+                on_load=on_load,
+                store=_store(options),
+            )
             stack.callback(engine.close)
         cancel = threading.Event()
         _choose_approver(approvals, options, processes, cancel, records.session_id, approver)
         parts = _Parts(options, engine, toolbox, approvals, processes, cancel, records)
         return _assemble(parts, stack)
+
+
+def _store(options: RunOptions) -> StoreOptions | None:
+    from ds4_agent.engine.api import StoreOptions
+
+    if not options.keeps_states:
+        return None
+    return StoreOptions(options.places.kv, options.settings.cache_budget)
 
 
 @dataclass(frozen=True)
@@ -144,7 +158,8 @@ class _Records:
 def _assemble(parts: _Parts, stack: ExitStack) -> Agent:
     from ds4_agent.agent.calls import CallRunner
     from ds4_agent.agent.loop import Agent, Limits
-    from ds4_agent.agent.record import Recorder
+    from ds4_agent.agent.prompt.profile import stable_part
+    from ds4_agent.agent.record import Recorder, StoreRecord
     from ds4_agent.agent.transcript import Transcript
     from ds4_agent.agent.undo import Undo
     from ds4_agent.tools.types import ToolContext
@@ -161,11 +176,12 @@ def _assemble(parts: _Parts, stack: ExitStack) -> Agent:
     def jobs_run() -> bool:
         return any(job.ended is None for job in parts.processes.jobs.values())
 
-    kept = (snapshots, records.approvals, records.trace)
+    kept = (snapshots, records.approvals, records.trace, StoreRecord(engine))
     others = [record for record in kept if record is not None]
     identity = _identity(parts, parts.tools)
     profile = settings.prompt_profile or engine.default_profile
     memory = gathered_memory(options, profile)
+    prefix = session_prefix(options, engine, parts.tools, memory)
     return Agent(
         identity,
         _model(options, engine, parts.tools),
@@ -175,6 +191,7 @@ def _assemble(parts: _Parts, stack: ExitStack) -> Agent:
             engine.context_length,
             records.log,
             records.trace,
+            stable=engine.tokenizer.encode(stable_part(prefix)),
         ),
         CallRunner(
             parts.tools,
@@ -185,7 +202,7 @@ def _assemble(parts: _Parts, stack: ExitStack) -> Agent:
             on_command=snapshots.command_ran if snapshots else lambda: None,
         ),
         Recorder(records.log, others, time.time, header=_header(identity, engine)),
-        prefix=session_prefix(options, engine, parts.tools, memory),
+        prefix=prefix,
         limits=Limits(settings.max_turns, settings.max_tokens, settings.time_limit),
         new_context=engine.new_context,
         undo=Undo(snapshots, workspace) if snapshots else None,

@@ -21,12 +21,13 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
-SUBCOMMANDS = ("doctor", "sessions", "tools", "config", "model")
+SUBCOMMANDS = ("cache", "doctor", "sessions", "tools", "config", "model")
 DESCRIPTION = "A coding agent in the terminal, its language model in the same process."
 EPILOG = """\
 other commands:
   ds4-agent doctor                      what the engine runs on, what is installed, where things are
   ds4-agent sessions list|show|search|export|fork|rename|rm    earlier sessions
+  ds4-agent cache list|stats|verify|prune|clear    what is kept on disk so as to compute it once
   ds4-agent tools list|new|check|run    the tools the model has, and tools of your own
   ds4-agent config show|path|prompt     settings and where they come from; the prompt, in tokens
   ds4-agent model list|info [--json]    models that can be named
@@ -90,6 +91,7 @@ def options_from(chosen: argparse.Namespace, *, is_headless: bool) -> RunOptions
         yolo=getattr(chosen, "yolo", False),
         trusts=getattr(chosen, "trust", False),
         keeps_log=not getattr(chosen, "no_session", False),
+        keeps_states=not getattr(chosen, "no_cache", False),
         uses_grammar=not getattr(chosen, "no_grammar", False),
         approvals_log=getattr(chosen, "approvals_log", None),
         trace_tokens=getattr(chosen, "trace_tokens", None),
@@ -219,6 +221,7 @@ def _add_output_options(parser: argparse.ArgumentParser) -> None:
     add("-o", dest="output", type=Path, metavar="FILE", help="write the answer to FILE as well "
         "(json formats: the result object)")  # fmt: skip
     add("--no-session", action="store_true", help="keep no log of this session")
+    add("--no-cache", action="store_true", help="read and keep no states of the model on disk")
     add("--approvals-log", type=Path, metavar="FILE", help="append each request and decision")
     add("--trace-tokens", type=Path, metavar="FILE", help="write every token id and its kind")
 

@@ -1,5 +1,5 @@
 """The commands beside a run: `doctor`, `config`, `model`. Those with a file of their own are called
-from here: `sessions`, `tools`.
+from here: `cache`, `sessions`, `tools`.
 
 In: their arguments. Out: a few lines on stdout, or JSON with `--json`; the exit code. Each imports
 what it needs; none of them loads weights or changes anything.
@@ -41,6 +41,10 @@ def run_command(name: str, arguments: Sequence[str]) -> int:
         from ds4_agent.agent.session_commands import run_sessions
 
         return run_sessions(arguments)
+    if name == "cache":
+        from ds4_agent.agent.cache_commands import run_cache
+
+        return run_cache(arguments)
     actions: dict[str, dict[str, Callable[[argparse.Namespace], int]]] = {
         "doctor": {"": _doctor},
         "config": {"show": _config_show, "path": _config_path, "prompt": _config_prompt},

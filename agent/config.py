@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ds4_agent.agent.errors import UsageError
+from ds4_agent.agent.sizes import parse_size
 
 __all__ = ["CHOICES", "Settings", "load_settings"]
 
@@ -20,7 +21,15 @@ CHOICES = {
     "think": ("off", "low", "high", "max"),
     "permission_mode": ("ask", "accept-edits", "plan", "auto", "deny"),
 }
-_AT_LEAST = {"ctx": 1, "max_tokens": 1, "max_turns": 1, "time_limit": 0, "temp": 0, "seed": 0}
+_AT_LEAST = {
+    "cache_budget": 0,
+    "ctx": 1,
+    "max_tokens": 1,
+    "max_turns": 1,
+    "time_limit": 0,
+    "temp": 0,
+    "seed": 0,
+}
 _INF = float("inf")
 _FRACTIONS = ("top_p", "min_p")
 
@@ -46,6 +55,7 @@ class Settings:
     asked_tools: tuple[str, ...] = ()  # rules; they win over allowed_tools
     approver: str | None = None  # a command asked for each approval
     append_system_prompt: str = ""
+    cache_budget: int = 32 * 10**9  # bytes of states on disk; in config.toml: [cache] budget
 
 
 # The keys of the table [permissions], and the settings they add to.
@@ -90,7 +100,8 @@ def _read(path: Path) -> list[Mapping[str, Any]]:
         raise UsageError(f"cannot read {path}: {error.strerror or error}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} is not valid TOML: {error}") from error
-    return [settings, _permissions(path, settings.pop("permissions", {}))]
+    tables = settings.pop("permissions", {}), settings.pop("cache", {})
+    return [settings, _permissions(path, tables[0]), _cache(path, tables[1])]
 
 
 def _permissions(path: Path, table: Any) -> Mapping[str, Any]:
@@ -104,6 +115,23 @@ def _permissions(path: Path, table: Any) -> Mapping[str, Any]:
         if not isinstance(value, list) or not all(isinstance(rule, str) for rule in value):
             raise UsageError(f"{path}: [permissions] {name} must be a list of texts")
     return {_PERMISSIONS[name]: value for name, value in table.items()}
+
+
+def _cache(path: Path, table: Any) -> Mapping[str, Any]:
+    """[cache] budget, in bytes."""
+    if not isinstance(table, dict) or set(table) - {"budget"}:
+        raise UsageError(f"{path}: [cache] must be a table with `budget` and nothing else")
+    return {"cache_budget": _bytes(path, table["budget"])} if "budget" in table else {}
+
+
+def _bytes(path: Path, value: Any) -> int:
+    """A number of bytes, or a text with a unit: 500MB, 32 GB, 1.5TB, 16GiB."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    found = parse_size(value) if isinstance(value, str) else None
+    if found is None:
+        raise UsageError(f'{path}: [cache] budget must be like "32GB" or a number, not {value!r}')
+    return found
 
 
 def _checked(place: str, name: str, value: Any) -> Any:

@@ -37,7 +37,8 @@ Behaviour = Literal["allow", "allow-session", "deny"]
 class Usage:
     """Exact token counts. `input_tokens` = `cached_tokens` + `prefilled_tokens` unless interrupted.
 
-    input: appended and not sampled (prompts, tool results); cached: positions whose state was
+    input: what had to be there before sampling (prompts, tool results; the whole conversation
+    where a session goes on); cached: positions whose state was
     restored from disk; prefilled: positions computed before sampling; output: every id of the
     model's steps; forced: those of them the grammar left no choice about (never sampled).
     """
@@ -100,12 +101,14 @@ class StepStarted:
 
 @dataclass(frozen=True)
 class PrefillProgressed:
-    """A chunk is computed: `done` of `total` new tokens over `reused` tokens already computed."""
+    """A chunk is computed: `done` of `total` new tokens over `reused` tokens already computed,
+    `restored` of which were read from disk for this step."""
 
     done: int
     total: int
     reused: int
     tokens_per_second: float
+    restored: int = 0
 
 
 @dataclass(frozen=True)

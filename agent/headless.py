@@ -30,6 +30,7 @@ from ds4_agent.agent.output import Output, make_output
 from ds4_agent.agent.printing import check_writable, warn, write_atomically
 from ds4_agent.agent.prompt_input import compose_prompt, read_stdin
 from ds4_agent.agent.signals import Signals
+from ds4_agent.agent.slowness import slowness_lines
 
 if TYPE_CHECKING:
     from ds4_agent.agent.loop import Agent
@@ -128,7 +129,11 @@ def _run(
     prompt = compose_prompt(request.words, options.directory, piped)
     agent = build_agent(options)
     try:
-        return _follow(agent, prompt, output, progress, signals)
+        ended = _follow(agent, prompt, output, progress, signals)
+        if request.verbose:
+            for line in slowness_lines(ended.usage, agent.divergence()):
+                warn(line)
+        return ended
     finally:
         agent.close()
 

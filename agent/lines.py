@@ -46,9 +46,8 @@ class Lines:
                 return [*self._assistant(), _step(event)]
             case ev.CallFinished() if event.id in self._known:
                 return [self._tool_result(event)]
-            case ev.PrefillProgressed(done, total, reused, rate):
-                speed = round(rate, 1)
-                return [_engine("prefill", done=done, total=total, reused=reused, tok_s=speed)]
+            case ev.PrefillProgressed():
+                return [_prefill(event)]
             case ev.ApprovalAsked(request):
                 return [_approval("asked", request)]
             case ev.ApprovalDecided(request, decision, source):
@@ -128,6 +127,17 @@ def _step(event: ev.StepFinished) -> Line:
         usage=asdict(event.usage),
         context_tokens=event.context_tokens,
         context_limit=event.context_limit,
+        tok_s=round(event.tokens_per_second, 1),
+    )
+
+
+def _prefill(event: ev.PrefillProgressed) -> Line:
+    return _engine(
+        "prefill",
+        done=event.done,
+        total=event.total,
+        reused=event.reused,
+        restored=event.restored,
         tok_s=round(event.tokens_per_second, 1),
     )
 

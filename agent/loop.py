@@ -166,6 +166,10 @@ class Agent:
     def context_limit(self) -> int:
         return self._transcript.limit
 
+    def divergence(self) -> str:
+        """See `Transcript.divergence`."""
+        return self._transcript.divergence()
+
     def save(self) -> None:
         """Hand every record to the operating system. Thread-safe enough for a last moment."""
         self._transcript.flush()
@@ -235,6 +239,7 @@ class Agent:
                 end = yield from self._turn(turn, prompt)
             except Cancelled:
                 end = _End(self._stop)
+        self._transcript.save("answer")
         seconds = time.monotonic() - began
         detail = end.detail or self._describe(end.reason)
         yield ev.TurnEnded(end.reason, turn.text, turn.usage, turn.steps, seconds, detail)

@@ -39,6 +39,11 @@ class Places:
         return self.state / "trusted.json"
 
     @property
+    def kv(self) -> Path:
+        """The states of models (`engine.kvstore`)."""
+        return self.cache / "kv"
+
+    @property
     def sessions(self) -> Path:
         return self.data / "sessions"
 

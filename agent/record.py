@@ -15,15 +15,28 @@ from ds4_agent.agent.lines import Lines
 
 if TYPE_CHECKING:
     from ds4_agent.agent.undo import TurnUndone
+    from ds4_agent.engine.api import Engine
     from ds4_agent.sessions.log import SessionLog
 
-__all__ = ["Record", "Recorder"]
+__all__ = ["Record", "Recorder", "StoreRecord"]
 
 
 class Record(Protocol):
     """A file that may break off; `failure` says so in one line then, else it is ""."""
 
-    failure: str
+    @property
+    def failure(self) -> str: ...
+
+
+class StoreRecord:
+    """The states that an engine keeps on disk, as a record."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    @property
+    def failure(self) -> str:
+        return self._engine.store_failure
 
 
 class Recorder:

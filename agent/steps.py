@@ -112,6 +112,7 @@ def run_step(
     before = transcript.length
     try:
         yield from _prefill(transcript, step, encoded, cancel)
+        transcript.save("prompt")
         yield from _sample(transcript, model, step, max_tokens, new_call_id, cancel)
     except BaseException:
         # Also when the consumer just left (GeneratorExit) or the engine failed.
@@ -131,21 +132,25 @@ def _prefill(
     def work(emit: Callable[[PrefillProgress], None]) -> None:
         transcript.append(encoded, on_progress=emit, cancel=cancel)
 
-    done = 0
+    done = restored = total = 0
 
     def translated(progress: PrefillProgress) -> ev.PrefillProgressed:
-        nonlocal done
-        done = progress.done
+        nonlocal done, restored, total
+        done, restored, total = progress.done, progress.restored, progress.total
         return ev.PrefillProgressed(
-            done, progress.total, progress.reused, progress.tokens_per_second
+            done, total, progress.reused, progress.tokens_per_second, restored
         )
 
     try:
         yield from map(translated, streamed(work, cancel, "ds4-prefill"))
-        done = max(done, transcript.length - before)
     finally:
         appended = transcript.length - before
-        step.usage += ev.Usage(input_tokens=appended, prefilled_tokens=done)
+        step.usage += ev.Usage(
+            # More than is appended where a session goes on, or the last step's end is computed now.
+            input_tokens=max(appended, restored + total),
+            cached_tokens=restored,
+            prefilled_tokens=done,
+        )
 
 
 def _sample(

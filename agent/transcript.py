@@ -16,7 +16,14 @@ from ds4_agent.agent.errors import UsageError
 from ds4_agent.engine.errors import ContextFullError
 
 if TYPE_CHECKING:
-    from ds4_agent.engine.api import Context, GrammarState, PrefillProgress, Sampling, Token
+    from ds4_agent.engine.api import (
+        Context,
+        GrammarState,
+        PrefillProgress,
+        Sampling,
+        SavePoint,
+        Token,
+    )
     from ds4_agent.engine.dsml.segments import Segment
     from ds4_agent.engine.dsml.tokenizer import Tokenizer
     from ds4_agent.sessions.log import SessionLog
@@ -75,16 +82,23 @@ class Transcript:
         limit: int,
         log: SessionLog | None = None,
         trace: Trace | None = None,
+        *,
+        stable: Sequence[int] = (),
     ) -> None:
+        """`stable`: the ids that all sessions of this model and these tools begin with."""
         self.tokenizer = tokenizer
         self.limit = limit
         self._context = context
         self._log = log
         self._trace = trace
+        self._stable = list(stable)
+        self._saves = True
 
     def fork(self) -> Transcript:
         """An independent transcript that begins as this one; what it appends is kept nowhere."""
-        return Transcript(self._context.fork(), self.tokenizer, self.limit)
+        fork = Transcript(self._context.fork(), self.tokenizer, self.limit)
+        fork._saves = False
+        return fork
 
     def switch(self, context: Context) -> Context:
         """Go on in another context of the same engine; returns the one left, unchanged."""
@@ -119,7 +133,31 @@ class Transcript:
             self._note(kind, [(index, token_id) for index, (token_id, _) in group])
         self.flush()
         ids = [token_id for token_id, _ in encoded]
-        self._context.extend(ids, on_progress=on_progress, cancel=cancel)
+        own = len(self._stable)
+        is_ours = [*self._context.tokens[:own], *ids][:own] == self._stable
+        stable = own if is_ours else 0  # else a session that began with other tools
+        self._context.extend(ids, on_progress=on_progress, cancel=cancel, stable=stable)
+
+    def save(self, point: SavePoint) -> None:
+        """Keep the state of this place on disk, where there is a store. Returns at once."""
+        if self._saves:
+            self._context.save(point)
+
+    def divergence(self) -> str:
+        """Where these tokens part from the stored system prompt most like them, in one sentence;
+        "" where one is their beginning, or there is none."""
+        found = self._context.divergence()
+        if found is None:
+            return ""
+        stored = self._quoted(found.stored)
+        own = "ends" if found.own is None else f"has {self._quoted(found.own)}"
+        return (
+            f"the stored system prompt most like this one has {stored} at token "
+            f"{found.position:,}, where this one {own}"
+        )
+
+    def _quoted(self, token_id: int) -> str:
+        return repr(self.tokenizer.piece(token_id).decode("utf-8", "replace"))
 
     def sample(
         self,

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Checkpoint",
     "Context",
+    "Divergence",
     "Engine",
     "GrammarState",
     "PrefillProgress",
@@ -75,6 +76,15 @@ class PrefillProgress:
     restored: int = 0
 
 
+@dataclass(frozen=True)
+class Divergence:
+    """The first token in which a context differs from a stored system prompt."""
+
+    position: int
+    own: int | None  # the context's token there; None where it ends before
+    stored: int
+
+
 class Checkpoint(Protocol):
     """A place in a context one can return to. Opaque, immutable; keeping it copies nothing."""
 
@@ -104,12 +114,16 @@ class Context(Protocol):
         *,
         on_progress: Callable[[PrefillProgress], None] | None = None,
         cancel: threading.Event | None = None,
+        stable: int = 0,
     ) -> None:
-        """Append `ids` and compute them in chunks.
+        """Append `ids` and compute them in chunks, or restore what is stored of them.
+
+        `stable`: the context's first so many tokens are a system prompt, whose place is saved when
+        it is computed; 0: none. `on_progress` runs in the caller's thread.
 
         Raises ContextFullError or TokenRangeError before anything is appended. Raises Cancelled
         after a finished chunk; the ids are in `tokens` then, and the ones not computed are computed
-        by the next `extend` or `sample`. `on_progress` runs in the caller's thread.
+        by the next `extend` or `sample`.
         """
         ...
 
@@ -146,6 +160,11 @@ class Context(Protocol):
         nothing where there is no store."""
         ...
 
+    def divergence(self) -> Divergence | None:
+        """Where these tokens part from the stored system prompt that is most like them; None where
+        one is their beginning, or there is nothing to compare with. Reads the disk."""
+        ...
+
 
 class Engine(Protocol):
     """A loaded model. Contexts of one engine share its thread and weights."""
@@ -172,6 +191,11 @@ class Engine(Protocol):
 
     @property
     def default_sampling(self) -> Sampling: ...
+
+    @property
+    def store_failure(self) -> str:
+        """One line for the user where states should be kept on disk and cannot, else ""."""
+        ...
 
     def new_context(self) -> Context: ...
 

@@ -1,7 +1,8 @@
 """A `Context`: a token sequence and the model's state for it, append-only. Fork, checkpoint and
 rewind share immutable values and copy nothing. All computing happens on the engine thread, one
 chunk or one token a request; what a request computed is kept only once it is evaluated, so
-cancelling or interrupting between requests always leaves a valid context.
+cancelling or interrupting between requests always leaves a valid context. With a store, tokens that
+any session computed before are restored instead.
 """
 
 import threading
@@ -14,20 +15,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ds4_agent.engine.api import Checkpoint as CheckpointProtocol
-from ds4_agent.engine.api import GrammarState, PrefillProgress, Sampling, SavePoint, Token
+from ds4_agent.engine.api import (
+    Divergence,
+    GrammarState,
+    PrefillProgress,
+    Sampling,
+    SavePoint,
+    Token,
+)
 from ds4_agent.engine.dsml.constraints import Forced, Free
-from ds4_agent.engine.errors import ContextFullError, EngineError
+from ds4_agent.engine.errors import Cancelled, ContextFullError, EngineError
 from ds4_agent.engine.sampler import choose, generator
 from ds4_agent.engine.tokenlog import TokenLog, check_ids
 from ds4_agent.engine.worker import Worker, stop_if
 
 if TYPE_CHECKING:
+    from ds4_agent.engine.kvstore.keys import Kind
+    from ds4_agent.engine.kvstore.store import KvStore, Saved
     from ds4_agent.engine.model.model import Model
     from ds4_agent.engine.model.state import State
 
 __all__ = ["Checkpoint", "ModelContext", "Runtime"]
 
 UNCONSTRAINED = Free(frozenset())
+LEAST_RESTORED = 8  # tokens, and at least one in 256 of those there are: fewer are computed sooner
+SAVED_EVERY = 4096  # tokens of a long prefill, so that little is lost if it is cut short
+_KINDS: "dict[SavePoint, Kind]" = {"system": "s", "prompt": "p", "answer": "a"}
 
 
 @dataclass(frozen=True)
@@ -39,6 +52,7 @@ class Runtime:
     vocabulary: int  # ids below it are valid
     eos: int
     context_length: int
+    store: "KvStore | None" = None
 
 
 @dataclass(frozen=True)
@@ -49,6 +63,7 @@ class Checkpoint:
     state: "State"  # of the first `state.position` tokens
     logits: NDArray[np.float32] | None  # [vocab] after those tokens; None before the first
     model: "Model"  # whose state it is
+    saved: "Saved | None" = None  # of this state or of one that it goes on from
 
     @property
     def token_count(self) -> int:
@@ -72,20 +87,38 @@ class ModelContext:
         *,
         on_progress: Callable[[PrefillProgress], None] | None = None,
         cancel: threading.Event | None = None,
+        stable: int = 0,
     ) -> None:
         """See `api.Context.extend`."""
         run = self._runtime
         check_ids(ids, run.vocabulary, len(self.tokens), run.context_length)
         self._append(ids)
-        reused = self._place.state.position
-        total = len(self.tokens) - reused
         began = time.monotonic()
-        while self._place.state.position < len(self.tokens):
-            self._compute_chunk(cancel)
+        restored = self._restore(stable)
+        reused = kept = self._place.state.position
+        total = len(self.tokens) - reused
+
+        def report() -> None:
             if on_progress is not None:
                 done = self._place.state.position - reused
                 rate = done / max(time.monotonic() - began, 1e-9)
-                on_progress(PrefillProgress(done, total, reused, rate))
+                on_progress(PrefillProgress(done, total, reused, rate, restored))
+
+        if restored and not total:
+            report()
+        try:
+            while (position := self._place.state.position) < len(self.tokens):
+                if position - kept >= SAVED_EVERY:
+                    self._save("t")
+                    kept = position
+                self._compute_chunk(cancel, stop=stable if position < stable else None)
+                if self._place.state.position == stable:
+                    self._save("s")
+                report()
+        except Cancelled:
+            if self._place.state.position > kept:
+                self._save("t")
+            raise
 
     def sample(
         self,
@@ -148,6 +181,36 @@ class ModelContext:
 
     def save(self, point: SavePoint) -> None:
         """See `api.Context.save`."""
+        self._save(_KINDS[point])
+
+    def divergence(self) -> Divergence | None:
+        """See `api.Context.divergence`."""
+        store = self._runtime.store
+        return None if store is None else store.divergence(self.tokens)
+
+    def _save(self, kind: "Kind") -> None:
+        place, store = self._place, self._runtime.store
+        if store is not None and place.logits is not None:
+            saved = store.save(kind, place.log, place.state, place.logits, place.saved)
+            self._place = replace(place, saved=saved)
+
+    def _restore(self, stable: int) -> int:
+        """Take over the longest stored prefix; the tokens that need not be computed for it."""
+        place, store = self._place, self._runtime.store
+        computed = place.state.position
+        least = computed + max(LEAST_RESTORED, computed // 256)
+        if store is None or len(place.log) < least:
+            return 0
+        from ds4_agent.engine.kvstore.store import Saved
+
+        found = store.longest(place.log, least)
+        if found is None:
+            return 0
+        if computed < stable < found.state.position:
+            store.use_system(place.log[:stable])
+        saved = Saved(extents=found.extents)
+        self._place = replace(place, state=found.state, logits=found.logits, saved=saved)
+        return found.state.position - computed
 
     def _append(self, ids: Sequence[int]) -> None:
         self._place = replace(self._place, log=self._place.log.appended(ids))
@@ -156,11 +219,11 @@ class ModelContext:
         while self._place.state.position < len(self.tokens):
             self._compute_chunk(cancel)
 
-    def _compute_chunk(self, cancel: threading.Event | None) -> None:
-        """Compute the next chunk of pending tokens and keep it."""
+    def _compute_chunk(self, cancel: threading.Event | None, stop: int | None = None) -> None:
+        """Compute the next chunk of pending tokens, none from `stop` on, and keep it."""
         stop_if(cancel)
         run, place = self._runtime, self._place
-        logits, state = run.worker.call(_next_chunk, run, place.log, place.state)
+        logits, state = run.worker.call(_next_chunk, run, place.log, place.state, stop)
         self._place = replace(place, state=state, logits=logits)
 
 
@@ -169,12 +232,15 @@ def _beginning(runtime: Runtime) -> Checkpoint:
     return Checkpoint(TokenLog(), state, None, runtime.model)
 
 
-def _next_chunk(run: Runtime, log: TokenLog, state: "State") -> tuple[NDArray[np.float32], "State"]:
+def _next_chunk(
+    run: Runtime, log: TokenLog, state: "State", stop: int | None
+) -> tuple[NDArray[np.float32], "State"]:
     """Runs on the engine thread: (logits [vocabulary], state) after the next chunk, evaluated."""
     from ds4_agent.engine.model.prefill import CHUNK_TOKENS, prefill
 
     # One token more than a chunk tells `prefill` that others follow, so it ends on a block.
-    ids = log[state.position : state.position + CHUNK_TOKENS + 1]
+    end = state.position + CHUNK_TOKENS + 1
+    ids = log[state.position : end if stop is None else min(end, stop)]
     logits, after = prefill(run.model, ids, state, on_chunk=lambda done, state: False)
     # A vocabulary padded beyond the tokenizer's has rows that no id stands for.
     return np.array(logits, dtype=np.float32)[: run.vocabulary], after

@@ -5,10 +5,11 @@ in one EngineError that says what to do, with the thread ended.
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from ds4_agent.engine import blas
-from ds4_agent.engine.api import Sampling
+from ds4_agent.engine.api import Sampling, StoreOptions
 from ds4_agent.engine.context import ModelContext, Runtime
 from ds4_agent.engine.dsml.segments import EOS
 from ds4_agent.engine.dsml.tokenizer import Tokenizer
@@ -30,6 +31,7 @@ class ModelEngine:
         *,
         context_length: int | None = None,
         on_load: Callable[[int, int], None] | None = None,
+        store: StoreOptions | None = None,
     ) -> None:
         """Load `directory`; see `open_engine`. `is_nano`, or "ds4_nano" in config.json: the small
         model's defaults (thinking off, its own prompt, greedy)."""
@@ -42,6 +44,8 @@ class ModelEngine:
         except BaseException:
             self._worker.close()
             raise
+        if store is not None:
+            self._runtime = _with_store(self._runtime, store, self.fingerprint)
         is_nano = is_nano or says_nano
         self.model_name = "nano" if is_nano else directory.resolve().name
         self.context_length = self._runtime.context_length
@@ -51,11 +55,33 @@ class ModelEngine:
             Sampling(temperature=0.0) if is_nano else Sampling(temperature=1.0, top_p=0.95)
         )
 
+    @property
+    def store_failure(self) -> str:
+        return "" if self._runtime.store is None else self._runtime.store.failure
+
     def new_context(self) -> ModelContext:
         return ModelContext(self._runtime)
 
     def close(self) -> None:
+        if self._runtime.store is not None:
+            self._runtime.store.close()  # first: it still asks the engine thread for rows
         self._worker.close()
+
+
+def _with_store(runtime: Runtime, options: StoreOptions, fingerprint: str) -> Runtime:
+    from ds4_agent.engine.kvstore.disk import Disk
+    from ds4_agent.engine.kvstore.keys import root_key
+    from ds4_agent.engine.kvstore.snapshot import Layout
+    from ds4_agent.engine.kvstore.store import KvStore
+
+    config = runtime.model.config
+    dtype = str(runtime.model.dtype).rpartition(".")[2]  # "mlx.core.bfloat16"
+    root = root_key(fingerprint, dtype, kv_simulation=config.kv_simulation)
+    disk = Disk(options.directory, options.budget)
+    store = KvStore(
+        disk, root, Layout(config, dtype, in_numpy=runtime.model.is_in_numpy), runtime.worker.call
+    )
+    return replace(runtime, store=store)
 
 
 def _load(

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from ds4_agent.engine.api import Engine
+from ds4_agent.engine.api import Engine, StoreOptions
 from ds4_agent.engine.dsml.tokenizer import Tokenizer
 from ds4_agent.engine.errors import EngineError, ModelFormatError
 from ds4_agent.engine.scripted import CONTEXT_LENGTH, ScriptedEngine
@@ -23,12 +23,14 @@ def open_engine(
     *,
     context_length: int | None = None,
     on_load: Callable[[int, int], None] | None = None,
+    store: StoreOptions | None = None,
 ) -> Engine:
     """The engine `spec` names: None or "nano" the bundled model, "scripted:FILE" a script, anything
     else a checkpoint directory.
 
     `context_length` None takes the model's default. `on_load(done, total)` is called on the engine
-    thread as weights arrive. Raises EngineError (ModelFormatError, ScriptError).
+    thread as weights arrive. `store`: where states are kept; None: nowhere, as with a script.
+    Raises EngineError (ModelFormatError, ScriptError).
     """
     if context_length is not None and context_length < 1:
         raise EngineError(f"--ctx {context_length} is not a number of tokens; give at least 1")
@@ -40,7 +42,9 @@ def open_engine(
     from ds4_agent.engine.local import ModelEngine
 
     is_nano = directory == NANO
-    return ModelEngine(directory, is_nano, context_length=context_length, on_load=on_load)
+    return ModelEngine(
+        directory, is_nano, context_length=context_length, on_load=on_load, store=store
+    )
 
 
 def _directory(spec: str) -> Path:

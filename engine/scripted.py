@@ -36,6 +36,7 @@ class ScriptedEngine:
         self.default_thinking = "off"
         self.default_profile = "nano"
         self.default_sampling = Sampling(temperature=0.0)
+        self.store_failure = ""
         self._path = path
         self._steps = read_script(path, tokenizer)
         self._played = 0
@@ -96,6 +97,7 @@ class ScriptedContext:
         *,
         on_progress: Callable[[PrefillProgress], None] | None = None,
         cancel: threading.Event | None = None,
+        stable: int = 0,
     ) -> None:
         """See `api.Context.extend`. Reports all of `ids` as one chunk, at no speed."""
         held = len(self.tokens)
@@ -149,6 +151,9 @@ class ScriptedContext:
 
     def save(self, point: SavePoint) -> None:
         """See `api.Context.save`. A script has no state to keep."""
+
+    def divergence(self) -> None:
+        """See `api.Context.divergence`."""
 
     def _append(self, ids: Sequence[int]) -> None:
         self._place = replace(self._place, log=self._place.log.appended(ids))

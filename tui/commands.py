@@ -8,6 +8,7 @@ import re
 from collections.abc import Sequence
 
 from ds4_agent.agent.events import Usage
+from ds4_agent.agent.slowness import slowness_lines
 from ds4_agent.tui.describe import plural, seconds
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "command_of",
     "cost_text",
     "help_text",
+    "slow_text",
     "tools_text",
     "uncompact_text",
 ]
@@ -26,6 +28,7 @@ COMMANDS = {
     "tools": "what the model can do here",
     "uncompact": "back to the conversation before its summary",
     "cost": "tokens and time of this session",
+    "why-slow": "what of the last prompt was computed, and why it was not on disk",
     "undo": "take back what the last prompt did to files",
     "quit": "end the session (also Ctrl+D)",
 }
@@ -53,6 +56,13 @@ def tools_text(signatures: Sequence[str]) -> str:
 def uncompact_text(is_back: bool) -> str:
     """What became of `/uncompact`."""
     return "Back in the whole conversation." if is_back else "Nothing was summarised here."
+
+
+def slow_text(usage: Usage | None, divergence: str) -> str:
+    """Of the last prompt; `usage` None before the first."""
+    if usage is None:
+        return "Nothing was read yet."
+    return "\n".join(slowness_lines(usage, divergence))
 
 
 def cost_text(usage: Usage, elapsed: float, turns: int) -> str:

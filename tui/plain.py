@@ -17,7 +17,14 @@ from typing import TYPE_CHECKING
 
 from ds4_agent.agent.display import one_line, visible
 from ds4_agent.agent.events import ApprovalRequest, Decision, StepFinished, TurnEnded, Usage
-from ds4_agent.tui.commands import command_of, cost_text, help_text, tools_text, uncompact_text
+from ds4_agent.tui.commands import (
+    command_of,
+    cost_text,
+    help_text,
+    slow_text,
+    tools_text,
+    uncompact_text,
+)
 from ds4_agent.tui.conversation import (
     Build,
     Conversation,
@@ -111,6 +118,7 @@ class PlainScreen:
         self._view = PlainView(_say, colour=colour)
         self._lines: Lines = PromptLines(term, self._next_mode) if term else DumbLines()
         self._usage = Usage()
+        self._last_usage: Usage | None = None
         self._worked = 0.0
         self._turns = 0
         self._footer = ""
@@ -225,6 +233,7 @@ class PlainScreen:
             self._footer = f"ctx {used} · {event.tokens_per_second:.0f} tok/s"
         elif isinstance(event, TurnEnded):
             self._usage += event.usage
+            self._last_usage = event.usage
             self._worked += event.seconds
             self._turns += 1
             self._footer += f" · {seconds(event.seconds)}"
@@ -268,6 +277,9 @@ class PlainScreen:
             self._view.line(uncompact_text(is_back))
         elif name == "cost":
             self._view.line(cost_text(self._usage, self._worked, self._turns))
+        elif name == "why-slow":
+            parting = self._agent.divergence() if self._agent else ""
+            self._view.line(slow_text(self._last_usage, parting))
         else:
             self._view.line(f"there is no command /{name}; see /help", "yellow")
         return True

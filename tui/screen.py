@@ -32,7 +32,14 @@ from ds4_agent.agent.events import (
     Usage,
 )
 from ds4_agent.tui.approval import ApprovalPanel
-from ds4_agent.tui.commands import command_of, cost_text, help_text, tools_text, uncompact_text
+from ds4_agent.tui.commands import (
+    command_of,
+    cost_text,
+    help_text,
+    slow_text,
+    tools_text,
+    uncompact_text,
+)
 from ds4_agent.tui.conversation import (
     Build,
     Conversation,
@@ -121,6 +128,7 @@ class AgentApp(App[None]):
         self._queue: deque[str] = deque([first_prompt] if first_prompt else [])
         self._busy_since: float | None = None
         self._usage = Usage()
+        self._last_usage: Usage | None = None
         self._worked = 0.0
         self._turns = 0
         self._sampling_from: tuple[float, int] | None = None  # time, tokens in the context then
@@ -217,6 +225,7 @@ class AgentApp(App[None]):
             self._sampling_from = None
         elif isinstance(event, TurnEnded):
             self._usage += event.usage
+            self._last_usage = event.usage
             self._worked += event.seconds
             self._turns += 1
 
@@ -260,6 +269,9 @@ class AgentApp(App[None]):
             await self._transcript.notice(uncompact_text(is_back))
         elif name == "cost":
             await self._transcript.notice(cost_text(self._usage, self._worked, self._turns))
+        elif name == "why-slow":
+            parting = self._agent.divergence() if self._agent else ""
+            await self._transcript.notice(slow_text(self._last_usage, parting))
         elif name == "undo":
             await self._undo()
         else:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
+from itertools import takewhile
 from typing import Any, Protocol
 
 from ds4_agent.agent.errors import UsageError
 from ds4_agent.agent.prompt.facts import Facts
 from ds4_agent.engine.dsml.encode import reminder_segments, system_segments
-from ds4_agent.engine.dsml.segments import Segment, data
+from ds4_agent.engine.dsml.segments import LATEST_REMINDER, Segment, control, data
 
 PROFILES = ("lean", "nano")
 
@@ -49,6 +50,12 @@ def render_prompt(
         for _, section in sections(profile, tools, facts, effort, append, memory)
         for segment in section
     ]
+
+
+def stable_part(prompt: Sequence[Segment]) -> list[Segment]:
+    """The beginning of a `render_prompt` that is the same in every directory on every day: all up
+    to the reminder. Its end is the end of a token, as what follows is a control token."""
+    return list(takewhile(lambda segment: segment != control(LATEST_REMINDER), prompt))
 
 
 def sections(

@@ -43,6 +43,11 @@ class Model:
         """The stream dtype, also that of stored rows."""
         return self._parameters.dtype
 
+    @property
+    def is_in_numpy(self) -> bool:
+        """Whether the states it gives are in numpy. It takes both kinds."""
+        return self._on_host is not None
+
     def init_state(self) -> State:
         """The state before the first token."""
         return initial_state(self.config, self.dtype)

@@ -1,0 +1,172 @@
+"""One stored file, byte by byte. In: a payload in parts, and the file's label (`folder/name`). Out:
+the same bytes, verified while they are read, or `DamagedError` with a reason. Never mapped into
+memory: a page of a mapped file may change or vanish after it was checked.
+
+    offset  bytes
+    0       8       magic
+    8       4       version of this layout (all numbers are little-endian)
+    12      4       bytes of payload in a chunk, CHUNK
+    16      n       the payload
+    16+n    8 c     xxh3_64 of each of the c = ceil(n / CHUNK) chunks
+            m       the label in UTF-8: a file under another name is not the one that was stored
+            32      n (8), c (4), m (4), xxh3_64 of the header and of all that stands between the
+                    payload and this checksum (8), the magic again (8)
+
+The end is written last, so that a file that was cut off is none at all.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+import xxhash
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+__all__ = ["CHUNK", "DamagedError", "read_first_line", "read_payload", "write_payload"]
+
+MAGIC = b"\x89ds4kv\r\n"  # a transfer that changes line ends or the eighth bit shows
+VERSION = 1
+CHUNK = 4 << 20
+HEADER = struct.Struct("<8sII")
+COUNTS = struct.Struct("<QII")
+END = struct.Struct("<Q8s")
+LONGEST_LABEL = 1024
+LONGEST_LINE = 1 << 20
+
+
+class DamagedError(Exception):
+    """The file is not what was stored under its label; the message says in what."""
+
+
+def write_payload(
+    descriptor: int, label: str, parts: Iterable[Buffer], room: Callable[[int], None]
+) -> int:
+    """Write a whole file; returns its bytes. `parts` are taken one at a time and not copied.
+
+    `room` is told, before each write, how many bytes it will have. Raises OSError, and whatever
+    `room` and `parts` raise.
+    """
+    header = HEADER.pack(MAGIC, VERSION, CHUNK)
+    _write(descriptor, header, room)
+    sums: list[int] = []
+    length = filled = 0
+    chunk = xxhash.xxh3_64()
+    for part in _flat(parts):
+        rest = part
+        while rest:
+            taken, rest = rest[: CHUNK - filled], rest[CHUNK - filled :]
+            _write(descriptor, taken, room)
+            chunk.update(taken)
+            length += len(taken)
+            filled += len(taken)
+            if filled == CHUNK:
+                sums.append(chunk.intdigest())
+                chunk, filled = xxhash.xxh3_64(), 0
+    if filled:
+        sums.append(chunk.intdigest())
+    end = _end(header, label.encode(), length, sums)
+    _write(descriptor, end, room)
+    return len(header) + length + len(end)
+
+
+def read_payload(descriptor: int, label: str) -> memoryview:
+    """The payload of a whole file, in memory of its own. Raises DamagedError, OSError, MemoryError.
+
+    Takes little longer than reading: a chunk is hashed while the caches still hold it.
+    """
+    length, sums = _read_end(descriptor, label)
+    payload = np.empty(length, np.uint8).data  # bytearray would write zeros into it first
+    for number, expected in enumerate(sums):
+        chunk = payload[number * CHUNK : (number + 1) * CHUNK]
+        _read(descriptor, chunk, HEADER.size + number * CHUNK)
+        if xxhash.xxh3_64_intdigest(chunk) != expected:
+            raise DamagedError(f"chunk {number} of {len(sums)} has changed")
+    return payload
+
+
+def read_first_line(descriptor: int) -> bytes:
+    """The payload up to its first newline, not verified: for what may be guessed wrong, such as
+    what to delete first. Raises OSError, and DamagedError where there is no such line."""
+    line = b""
+    while len(line) < LONGEST_LINE:
+        piece = os.pread(descriptor, 1 << 14, HEADER.size + len(line))
+        head, newline, _ = piece.partition(b"\n")
+        line += head
+        if newline:
+            return line
+        if not piece:
+            break
+    raise DamagedError("no header line")
+
+
+def _flat(parts: Iterable[Buffer]) -> Iterator[memoryview]:
+    for part in parts:
+        view = memoryview(part)
+        if view.nbytes:  # a view with a 0 in its shape cannot be cast
+            yield view.cast("B")
+
+
+def _write(descriptor: int, data: bytes | memoryview, room: Callable[[int], None]) -> None:
+    view = memoryview(data)
+    room(len(view))
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def _end(header: bytes, label: bytes, length: int, sums: list[int]) -> bytes:
+    table = struct.pack(f"<{len(sums)}Q", *sums)
+    checked = table + label + COUNTS.pack(length, len(sums), len(label))
+    return checked + END.pack(xxhash.xxh3_64_intdigest(header + checked), MAGIC)
+
+
+def _read_end(descriptor: int, label: str) -> tuple[int, tuple[int, ...]]:
+    """Length of the payload and the checksum of each chunk, of a file whose frame is intact."""
+    size = os.fstat(descriptor).st_size
+    frame = HEADER.size + COUNTS.size + END.size
+    if size < frame:
+        raise DamagedError(f"only {size} bytes long")
+    header = _read_bytes(descriptor, HEADER.size, 0)
+    magic, version, chunk = HEADER.unpack(header)
+    if magic != MAGIC:
+        raise DamagedError("no file of this store")
+    if (version, chunk) != (VERSION, CHUNK):
+        raise DamagedError(f"written in version {version} of the format, this is {VERSION}")
+    tail = _read_bytes(descriptor, COUNTS.size + END.size, size - COUNTS.size - END.size)
+    length, chunks, label_length = COUNTS.unpack_from(tail)
+    expected, magic = END.unpack_from(tail, COUNTS.size)
+    if magic != MAGIC:
+        raise DamagedError("its end is missing")
+    is_consistent = (
+        label_length <= LONGEST_LABEL
+        and chunks == -(-length // CHUNK)
+        and frame + length + 8 * chunks + label_length == size
+    )
+    if not is_consistent:
+        raise DamagedError("its length is not the one that was stored")
+    table = _read_bytes(descriptor, 8 * chunks + label_length, HEADER.size + length)
+    if xxhash.xxh3_64_intdigest(header + table + tail[: COUNTS.size]) != expected:
+        raise DamagedError("its checksums have changed")
+    if table[8 * chunks :] != label.encode():
+        raise DamagedError("it was stored under another name")
+    return length, struct.unpack_from(f"<{chunks}Q", table)
+
+
+def _read_bytes(descriptor: int, count: int, offset: int) -> bytes:
+    data = bytearray(count)
+    _read(descriptor, memoryview(data), offset)
+    return bytes(data)
+
+
+def _read(descriptor: int, into: memoryview, offset: int) -> None:
+    done = 0
+    while done < len(into):
+        count = os.preadv(descriptor, [into[done:]], offset + done)
+        if count == 0:
+            raise DamagedError("it ends too early")
+        done += count
