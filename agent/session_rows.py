@@ -12,6 +12,7 @@ from typing import Any
 
 from ds4_agent.agent.display import one_line
 from ds4_agent.agent.printing import print_text
+from ds4_agent.agent.sizes import shown_size
 from ds4_agent.sessions.summary import Summary, number_of
 
 __all__ = [
@@ -25,8 +26,7 @@ __all__ = [
     "to_json",
 ]
 
-UNITS = ("B", "KB", "MB", "GB", "TB")
-HEAD = f"{'ID':<22}  {'LAST USED':<16}  {'TURNS':>5}  {'TOKENS':>9}  {'SIZE':>7}  TITLE"
+HEAD = f"{'ID':<22}  {'LAST USED':<16}  {'TURNS':>5}  {'TOKENS':>9}  {'SIZE':>8}  TITLE"
 
 
 def local_time(seconds: float) -> str:
@@ -45,7 +45,7 @@ def row(summary: Summary, with_directory: bool) -> str:
         f"{local_time(summary.last_used):<16}",
         f"{summary.turns:>5,}",
         f"{summary.tokens:>9,}",
-        f"{_size(summary.bytes):>7}",
+        f"{shown_size(summary.bytes):>8}",
         f"{title}  [{one_line(summary.model, 30)}]" if summary.model else title,
     ]
     if with_directory and summary.directory:
@@ -58,16 +58,7 @@ def row(summary: Summary, with_directory: bool) -> str:
 def size_facts(summary: Summary) -> str:
     """`2 turns, 1,204 tokens, 4.1 KB`."""
     turns, tokens = number_of(summary.turns, "turn"), number_of(summary.tokens, "token")
-    return f"{turns}, {tokens}, {_size(summary.bytes)}"
-
-
-def _size(count: int) -> str:
-    """`812 B`, `4.1 KB`: thousands, as disks are sold."""
-    value, unit = float(count), 0
-    while value >= 999.5 and unit + 1 < len(UNITS):
-        value, unit = value / 1000, unit + 1
-    places = 1 if unit and value < 9.95 else 0
-    return f"{value:.{places}f} {UNITS[unit]}"
+    return f"{turns}, {tokens}, {shown_size(summary.bytes)}"
 
 
 def as_json(summary: Summary) -> dict[str, Any]:
