@@ -24,11 +24,13 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
-SUBCOMMANDS = ("doctor", "tools", "config", "model")
+SUBCOMMANDS = ("cache", "doctor", "sessions", "tools", "config", "model")
 DESCRIPTION = "A coding agent in the terminal, its language model in the same process."
 EPILOG = """\
 other commands:
   ds4-agent doctor                      what the engine runs on, what is installed, where things are
+  ds4-agent sessions list|show|search|export|fork|rename|rm    earlier sessions
+  ds4-agent cache list|stats|verify|prune|clear    what is kept on disk so as to compute it once
   ds4-agent tools list|new|check|run    the tools the model has, and tools of your own
   ds4-agent config show|path|prompt     settings and where they come from; the prompt, in tokens
   ds4-agent model list|info [--json]    models that can be named

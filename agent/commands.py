@@ -1,4 +1,5 @@
-"""The commands beside a run: `doctor`, `config`, `model`, and `tools` (in `tool_commands`).
+"""The commands beside a run: `doctor`, `config`, `model`. Those with a file of their own are called
+from here: `cache`, `sessions`, `tools`.
 
 In: their arguments. Out: a few lines on stdout, or JSON with `--json`; the exit code. Each imports
 what it needs; none of them loads weights or changes anything.
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from ds4_agent.agent.cli import Parser, add_common, options_from
 from ds4_agent.agent.display import visible
 from ds4_agent.agent.errors import UsageError
-from ds4_agent.agent.output import warn
+from ds4_agent.agent.printing import warn
 
 if TYPE_CHECKING:
     from ds4_agent.engine.dsml.tokenizer import Tokenizer
@@ -36,6 +37,14 @@ def run_command(name: str, arguments: Sequence[str]) -> int:
         from ds4_agent.agent.tool_commands import run_tools
 
         return run_tools(arguments)
+    if name == "sessions":
+        from ds4_agent.agent.session_commands import run_sessions
+
+        return run_sessions(arguments)
+    if name == "cache":
+        from ds4_agent.agent.cache_commands import run_cache
+
+        return run_cache(arguments)
     actions: dict[str, dict[str, Callable[[argparse.Namespace], int]]] = {
         "doctor": {"": _doctor},
         "config": {"show": _config_show, "path": _config_path, "prompt": _config_prompt},

@@ -6,13 +6,13 @@ came from. An unknown key, a wrong type or an impossible value is an error that 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from ds4_agent.agent.errors import UsageError
+from ds4_agent.agent.sizes import parse_size
 
 __all__ = ["CHOICES", "Settings", "load_settings"]
 
@@ -31,7 +31,6 @@ _AT_LEAST = {
     "seed": 0,
 }
 _INF = float("inf")
-_SIZE = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,6})?)\s*([KMGT]?)(i?)B?", re.IGNORECASE | re.ASCII)
 _FRACTIONS = ("top_p", "min_p")
 
 
@@ -129,11 +128,10 @@ def _bytes(path: Path, value: Any) -> int:
     """A number of bytes, or a text with a unit: 500MB, 32 GB, 1.5TB, 16GiB."""
     if isinstance(value, int) and not isinstance(value, bool):
         return value
-    found = _SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
+    found = parse_size(value) if isinstance(value, str) else None
     if found is None:
         raise UsageError(f'{path}: [cache] budget must be like "32GB" or a number, not {value!r}')
-    base = 1024 if found[3] else 1000
-    return int(float(found[1]) * base ** " KMGT".index(found[2].upper().strip() or " "))
+    return found
 
 
 def _checked(place: str, name: str, value: Any) -> Any:

@@ -26,7 +26,8 @@ from ds4_agent.agent.events import (
     Usage,
 )
 from ds4_agent.agent.lines import exit_code, result_line
-from ds4_agent.agent.output import Output, check_writable, make_output, warn, write_atomically
+from ds4_agent.agent.output import Output, make_output
+from ds4_agent.agent.printing import check_writable, warn, write_atomically
 from ds4_agent.agent.prompt_input import compose_prompt, read_stdin
 from ds4_agent.agent.signals import Signals
 from ds4_agent.agent.slowness import slowness_lines

@@ -6,23 +6,19 @@ Never a control byte of somebody else's on either, never ANSI at all, and only w
 
 from __future__ import annotations
 
-import json
-import os
-import secrets
 import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from pathlib import Path
 from typing import Any, Protocol, TextIO
 
 from ds4_agent.agent import events as ev
 from ds4_agent.agent.display import one_line, visible
-from ds4_agent.agent.errors import OutputError, UsageError
 from ds4_agent.agent.lines import Lines
+from ds4_agent.agent.printing import json_text, print_text, warn
 from ds4_agent.agent.rules import subject
 
-__all__ = ["Output", "check_writable", "json_text", "make_output", "warn", "write_atomically"]
+__all__ = ["Output", "make_output"]
 
 PREFILL_EVERY = 2.0  # seconds between two lines about a long prefill
 
@@ -46,59 +42,6 @@ def make_output(kind: str, *, verbose: bool) -> Output:
     return _TextOutput(time.monotonic, verbose)
 
 
-def warn(text: str) -> None:
-    """One line on stderr, whose loss nobody can be told about."""
-    with suppress(OSError, ValueError):
-        print(f"ds4-agent: {one_line(text, 2000)}", file=sys.stderr, flush=True)
-
-
-def json_text(record: Mapping[str, Any]) -> str:
-    """One line of JSON that any reader takes: lone surrogates are escaped, the rest is UTF-8."""
-    text = json.dumps(record, ensure_ascii=False)
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
-
-
-def check_writable(path: Path) -> None:
-    """Raise UsageError if `path` certainly cannot be written: before any work, not after."""
-    if path.is_dir():
-        raise UsageError(f"{path} is a directory; -o needs a file")
-    if not os.access(path.parent, os.W_OK | os.X_OK):
-        raise UsageError(f"cannot write into {path.parent}")
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a whole file or nothing. Raises OutputError, with no temporary file left."""
-    data = text.encode("utf-8", "backslashreplace")
-    temporary = path.with_name(f".{path.name[:60]}.{secrets.token_hex(4)}.tmp")
-    try:
-        if path.exists() and not path.is_file():  # /dev/stdout, a pipe: nothing to replace
-            path.write_bytes(data)
-            return
-        try:
-            with temporary.open("xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
-
-
-def _print(text: str) -> None:
-    """Text on stdout, at once; undecodable parts as escapes, whatever the locale."""
-    if sys.stdout is None:
-        raise OutputError("cannot write to standard output: it is closed")
-    try:
-        sys.stdout.buffer.write(text.encode("utf-8", "backslashreplace") + b"\n")
-        sys.stdout.buffer.flush()
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise OutputError(f"cannot write to standard output: {reason}") from error
-
-
 class _JsonOutput:
     def event(self, event: ev.Event) -> None:
         if isinstance(event, ev.Notice):
@@ -106,7 +49,7 @@ class _JsonOutput:
 
     def end(self, result: Mapping[str, Any]) -> str:
         text = json_text(result)
-        _print(text)
+        print_text(text)
         return text + "\n"
 
 
@@ -118,11 +61,11 @@ class _StreamOutput:
         if isinstance(event, ev.TurnEnded):  # told by `end`, which knows how the process ends
             return
         for line in self._lines.feed(event):
-            _print(json_text(line))
+            print_text(json_text(line))
 
     def end(self, result: Mapping[str, Any]) -> str:
         text = json_text(result)
-        _print(text)
+        print_text(text)
         return text + "\n"
 
 
@@ -168,7 +111,7 @@ class _TextOutput:
             return ""
         answer = visible(str(result["result"]))
         if answer:
-            _print(answer)
+            print_text(answer)
         return str(result["result"]) + "\n" if answer else ""
 
     def _flush(self) -> None:

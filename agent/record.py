@@ -62,16 +62,15 @@ class Recorder:
         self._told: set[str] = set()
 
     def record(self, event: ev.Event) -> None:
-        """Log an event. A prompt is on the disk itself before this returns."""
+        """Log an event. Prompts, calls, results and the end of a turn are on the disk itself before
+        this returns, and so before whatever follows from them."""
         if isinstance(event, ev.PrefillProgressed):
             return
         if isinstance(event, ev.RunStarted):
             self._write({"type": "prompt", "text": event.prompt, **self._turn}, durable=True)
-        # A call is on the disk before it runs, and so is its result before anything else happens.
-        durable = isinstance(event, ev.StepFinished | ev.CallFinished)
         lines = self._lines.feed(event)
         for line in lines:
-            self._write(line | _more(event, line), durable=durable and line is lines[-1])
+            self._write(line | _more(event, line), durable=_must_last(line))
         if isinstance(event, ev.CallFinished) and not lines:
             self._write(
                 {"type": "unread", "id": event.id, "name": event.name, "text": event.content}
@@ -136,3 +135,10 @@ def _more(event: ev.Event, line: Mapping[str, Any]) -> dict[str, Any]:
         case ev.CallFinished(diff=diff, ran=ran):
             return {"ran": ran} | ({"diff": diff} if diff else {})
     return {}
+
+
+def _must_last(line: Mapping[str, Any]) -> bool:
+    """Whether the agent goes on only once a line is on the disk itself."""
+    if line["type"] == "assistant":
+        return any(block["type"] == "tool_use" for block in line["message"]["content"])
+    return line["type"] in ("user", "result")

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from ds4_agent.agent.cli import Parser, add_common, options_from
 from ds4_agent.agent.display import visible
 from ds4_agent.agent.errors import UsageError
-from ds4_agent.agent.output import warn
+from ds4_agent.agent.printing import warn
 from ds4_agent.agent.toolbox import PROJECT_TOOLS, gather_toolbox, tool_directories
 from ds4_agent.agent.trust import TrustError, is_trusted, repository_of, trust
 

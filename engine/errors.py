@@ -9,6 +9,7 @@ __all__ = [
     "EngineError",
     "ModelFormatError",
     "ScriptError",
+    "StoreError",
     "TokenRangeError",
 ]
 
@@ -39,6 +40,11 @@ class TokenRangeError(EngineError):
 
 class ScriptError(EngineError):
     """A `scripted:FILE` is malformed, is used up, or expected another prompt."""
+
+
+class StoreError(EngineError):
+    """The store of states on disk cannot be looked after now: another process writes, or the disk
+    refuses. (An agent that uses it never sees this: it computes again.)"""
 
 
 class Cancelled(Exception):  # noqa: N818 - not an error: control flow, named for what it means

@@ -77,7 +77,8 @@ class TokenLog(Sequence[int]):
 
 def check_ids(ids: Sequence[int], vocabulary: int, held: int, limit: int) -> None:
     """Raise TokenRangeError or ContextFullError if `ids` cannot follow `held` tokens."""
-    for position, token_id in enumerate(ids):
+    is_wrong = bool(ids) and not (min(ids) >= 0 and max(ids) < vocabulary)
+    for position, token_id in enumerate(ids if is_wrong else ()):
         if not 0 <= token_id < vocabulary:
             raise TokenRangeError(
                 f"token id {token_id} at position {held + position} is outside the vocabulary "

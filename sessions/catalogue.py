@@ -2,7 +2,8 @@
 
 In: the directory that holds them, each in a directory of its own. Out: `Summary`s. A session that
 cannot be read costs only itself and says why in its `note`. Whatever writes holds the session's
-lock, and nothing is ever left half done. Raises SessionError.
+lock, and nothing is ever left half done. Raises SessionError, of which SessionFileError and
+SessionInUseError are kinds.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-from ds4_agent.sessions.errors import SessionError
+from ds4_agent.sessions.errors import SessionError, SessionFileError
 from ds4_agent.sessions.index import Row, load_index, store_index
 from ds4_agent.sessions.lock import SessionLock
 from ds4_agent.sessions.log import SessionLog, new_session_id
@@ -96,7 +97,7 @@ def rename(session: Path, title: str) -> None:
     finally:
         log.close()
     if log.failure:
-        raise SessionError(log.failure)
+        raise SessionFileError(log.failure)
 
 
 def remove(session: Path) -> None:
@@ -162,7 +163,7 @@ def _names(root: Path) -> Iterator[str]:
     except FileNotFoundError:
         return
     except OSError as error:
-        raise SessionError(f"cannot read {root}: {error.strerror or error}") from error
+        raise SessionFileError(f"cannot read {root}: {error.strerror or error}") from error
 
 
 def _look(root: str, name: str, known: Row | None) -> tuple[Row | None, Summary]:
@@ -171,12 +172,12 @@ def _look(root: str, name: str, known: Row | None) -> tuple[Row | None, Summary]
         about = os.lstat(f"{root}/{name}/{EVENTS}")
     except OSError:
         return None, read_summary(Path(root, name))
-    key = [about.st_size, about.st_mtime_ns]
-    if known is not None and known[:2] == key:
+    if known is not None and known[0] == about.st_size and known[1] == about.st_mtime_ns:
         return known, Summary(name, *known[2:])
     summary = read_summary(Path(root, name))
-    is_sound = stat.S_ISREG(about.st_mode) and bool(summary.bytes)
-    return [*key, *_fields(summary)] if is_sound else None, summary
+    is_sound = stat.S_ISREG(about.st_mode) and summary.is_readable
+    row = [about.st_size, about.st_mtime_ns, *_fields(summary)]
+    return row if is_sound else None, summary
 
 
 def _fields(summary: Summary) -> list[Any]:
@@ -240,9 +241,9 @@ def _is_old(path: Path) -> bool:
 
 @contextmanager
 def _failing(session: Path, what: str) -> Iterator[None]:
-    """Tell what the disk refuses as a SessionError."""
+    """Tell what the disk refuses."""
     try:
         yield
     except OSError as error:
         reason = error.strerror or error
-        raise SessionError(f"session {session.name} cannot be {what}: {reason}") from error
+        raise SessionFileError(f"session {session.name} cannot be {what}: {reason}") from error

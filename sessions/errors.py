@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-__all__ = ["SessionError", "SessionInUseError", "SnapshotError"]
+__all__ = ["SessionError", "SessionFileError", "SessionInUseError", "SnapshotError"]
 
 
 class SnapshotError(Exception):
@@ -12,7 +12,11 @@ class SnapshotError(Exception):
 
 
 class SessionError(Exception):
-    """A session that is not there, is not the only one meant, or cannot be read or written."""
+    """A session that is not there, is not the only one meant, or cannot be what is asked of it."""
+
+
+class SessionFileError(SessionError):
+    """The disk refuses to read or write a session."""
 
 
 class SessionInUseError(SessionError):

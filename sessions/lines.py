@@ -34,7 +34,7 @@ def read_lines(path: Path) -> Lines:
             continue
         try:
             record = json.loads(line)
-        except ValueError:  # not JSON, or not UTF-8
+        except (ValueError, RecursionError):  # not JSON, not UTF-8, or nested without end
             record = None
         if isinstance(record, dict):
             records.append(record)

@@ -292,7 +292,8 @@ def digest(data: bytes) -> str:
 def latest_changed(sessions: Path, root: Path) -> Path | None:
     """The directory of the latest session that worked in `root` and changed files."""
     try:
-        names = sorted(os.listdir(sessions), reverse=True)  # a session's name begins with its time
+        # A session's name begins with its time; one with a dot is being removed or copied.
+        names = sorted((n for n in os.listdir(sessions) if n[0] != "."), reverse=True)
     except OSError:
         return None
     for name in names:

@@ -36,11 +36,16 @@ class Summary:
     fingerprint: str = ""
     started: float = 0.0
     last_used: float = 0.0
-    turns: int = 0  # prompts, those of left branches too
+    turns: int = 0  # prompts of the conversation as it stands
     tokens: int = 0  # of context, after the last step
     bytes: int = 0  # on the disk, with what is saved for undo
     forked_from: str = ""
     note: str = ""  # what is wrong with it, "" for nothing
+
+    @property
+    def is_readable(self) -> bool:
+        """Whether there is a log to read."""
+        return self.bytes > 0
 
 
 def read_summary(session: Path) -> Summary:
@@ -141,6 +146,10 @@ def _fold(found: _Found, record: dict[str, Any]) -> None:
     elif kind == "prompt":
         found.turns += 1
         found.prompt = found.prompt or _on_one_line(_text(record, "text"))
+    elif kind == "rewind" and isinstance(turn := record.get("turn"), int):
+        found.turns = min(
+            found.turns, max(turn - 1, 0)
+        )  # that turn, from 1, and later ones are gone
     elif isinstance(tokens := record.get("context_tokens"), int):
         found.tokens = tokens
 

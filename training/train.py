@@ -86,11 +86,14 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--fresh", action="store_true", help="ignore an earlier checkpoint")
     parser.add_argument("--start", type=Path, help="begin with the weights of this directory")
+    parser.add_argument(
+        "--rate", type=float, default=1.0, help="factor of the learning rates; with --start below 1"
+    )
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     folder = RUNS / arguments.name
     run = open_run(folder, arguments.data, fresh=arguments.fresh, start=arguments.start)
-    train(run, 60.0 * arguments.minutes)
+    train(run, 60.0 * arguments.minutes, arguments.rate)
 
 
 def open_run(folder: Path, data: Path, *, fresh: bool, start: Path | None = None) -> Run:
@@ -145,8 +148,12 @@ def save_checkpoint(run: Run) -> None:
     export(run.weights, run.config, run.folder / "export")
 
 
-def train(run: Run, limit: float) -> None:
-    """Steps until `limit` seconds of training are used, over all starts of the run."""
+def train(run: Run, limit: float, rate: float = 1.0) -> None:
+    """Steps until `limit` seconds of training are used, over all starts of the run.
+
+    `rate` multiplies the learning rates: at 1 a trained model forgets what it does well and has to
+    learn it again.
+    """
     model = Model(run.config, compiled=True, products=fast_products())
     corpus, held = Corpus(), Corpus()
     progress, losses, began = run.progress, [], time.monotonic()
@@ -156,7 +163,7 @@ def train(run: Run, limit: float) -> None:
         if progress.step % 50 == 0 or not corpus.is_ready:
             corpus.refresh(run.data, "train-*.npz")
             held.refresh(run.data, "held-*.npz")
-        factor = rate_factor(progress, limit)
+        factor = rate * rate_factor(progress, limit)
         rows = next_rows(corpus, SHAPE, run.random, copying_part(progress.step))
         loss = step(run, model, rows, factor)
         losses.append(loss)

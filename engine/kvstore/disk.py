@@ -130,8 +130,10 @@ class Disk:
 
     def touch(self, folder: str, name: str) -> None:
         """Used now: what was used longest ago is deleted first."""
+        now = time.time_ns()  # the kernel's own "now" stands still for milliseconds
         with suppress(OSError):
-            os.utime(located(self._directory, folder, name), follow_symlinks=False)
+            path = located(self._directory, folder, name)
+            os.utime(path, ns=(now, now), follow_symlinks=False)
 
     def hold(self, folder: str, name: str) -> None:
         """Keep a file from being deleted, by any process, until `close`; of a place, its rows too.

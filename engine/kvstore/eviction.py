@@ -92,8 +92,9 @@ def make_room(directory: Path, need: int, budget: int, space: Space, temporary: 
     delete(directory, (file for file in found.temps if file.label != temporary))
     found = survey(directory)
     limit = min(budget, found.size + space.usable)
-    if found.size + need > limit or len(found.stored) >= MOST_FILES:
-        size, files = max(0, min(limit - need, int(limit * _LOW))), int(MOST_FILES * _LOW)
+    is_over = found.size + need > limit or len(found.stored) >= MOST_FILES
+    if is_over and need <= limit:  # else nothing that can be deleted would be enough
+        size, files = min(limit - need, int(limit * _LOW)), int(MOST_FILES * _LOW)
         evict(directory, found, Needs(directory, found), size, files)
         found = survey(directory)
     return Room(limit - found.size, MOST_FILES - len(found.stored))

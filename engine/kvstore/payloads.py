@@ -158,13 +158,15 @@ def _header(values: dict[str, Any]) -> NDArray[np.uint8]:
 
 
 def _split_header(payload: Payload) -> tuple[dict[str, Any], NDArray[np.uint8]]:
-    data = np.frombuffer(payload, np.uint8)
-    ends = np.flatnonzero(data[: 1 << 22] == ord("\n"))
-    end = int(ends[0])
-    header = json.loads(data[:end].tobytes())
+    looked = 1 << 12
+    while (end := bytes(payload[:looked]).find(b"\n")) < 0:
+        if looked >= len(payload):
+            raise ValueError("no line")
+        looked *= 4
+    header = json.loads(bytes(payload[:end]))
     if not isinstance(header, dict):
         raise TypeError("no object")
-    return header, data[end + 1 :]
+    return header, np.frombuffer(payload, np.uint8)[end + 1 :]
 
 
 def _buffers(arrays: Sequence[NDArray[Any]]) -> list[memoryview]:

@@ -24,12 +24,13 @@ def read_stored(directory: Path, label: str) -> tuple[memoryview | None, str]:
     except OSError:
         return None, clear_the_way(directory, label)
     try:
-        return read_payload(descriptor, label), ""
-    except (DamagedError, OSError) as error:
-        reason = str(error)
-        was_there = set_aside(directory, label, os.fstat(descriptor), reason)
-        return None, reason if was_there else ""
-    except MemoryError:
+        seen = os.fstat(descriptor)
+        try:
+            return read_payload(descriptor, label), ""
+        except (DamagedError, OSError) as error:
+            reason = str(error)
+            return None, reason if set_aside(directory, label, seen, reason) else ""
+    except (OSError, MemoryError):
         return None, ""  # the file may be sound
     finally:
         os.close(descriptor)

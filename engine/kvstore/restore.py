@@ -36,31 +36,36 @@ def restore(
         return None
     if not all(disk.has(rows, file) for file in place.extents):
         return None
-    rebuilt = Rebuilt(layout, place.position)
+    rebuilt, logits, files = Rebuilt(layout, place.position), np.array(place.logits), place.extents
+    _fill_frontier(rebuilt, place, layout)
+    del payload, place
+    found, first, last = [], 0, len(ids) // BLOCK_TOKENS
+    for file in files:
+        payload = disk.get(rows, file)
+        extent = None if payload is None else read_extent(payload, layout)
+        if extent is None or not _is_next(extent, ids[first * BLOCK_TOKENS : last * BLOCK_TOKENS]):
+            return None
+        _fill_blocks(rebuilt, extent, first, layout)
+        found.append((file, extent.blocks))
+        first += extent.blocks
+        del payload, extent  # before the next one is read
+    return Restored(rebuilt.finish(), logits, tuple(found)) if first == last else None
+
+
+def _fill_frontier(rebuilt: Rebuilt, place: Place, layout: Layout) -> None:
     for part, out in zip(place.frontier, rebuilt.frontier(), strict=True):
         part.into(out)
     whole = place.position // BLOCK_TOKENS * BLOCK_TOKENS
     for number, (history, part) in enumerate(zip(layout.histories, place.tails, strict=True)):
         start = whole // history.ratio
         _fill(rebuilt, number, start, start + part.rows, part)
-    found, first = [], 0
-    for file in place.extents:
-        payload = disk.get(rows, file)
-        extent = None if payload is None else read_extent(payload, layout)
-        if extent is None or not _is_next(extent, ids[first * BLOCK_TOKENS : whole]):
-            return None
-        end = first + extent.blocks
-        for number, (history, part) in enumerate(
-            zip(layout.histories, extent.histories, strict=True)
-        ):
-            rows_of = BLOCK_TOKENS // history.ratio
-            _fill(rebuilt, number, first * rows_of, end * rows_of, part)
-        found.append((file, extent.blocks))
-        first = end
-        del payload, extent, part  # before the next one is read
-    if first * BLOCK_TOKENS != whole:
-        return None
-    return Restored(rebuilt.finish(), place.logits.astype(np.float32), tuple(found))
+
+
+def _fill_blocks(rebuilt: Rebuilt, extent: Extent, first: int, layout: Layout) -> None:
+    """Write all of an extent, whose first block is block `first`."""
+    for number, (history, part) in enumerate(zip(layout.histories, extent.histories, strict=True)):
+        start = first * BLOCK_TOKENS // history.ratio
+        _fill(rebuilt, number, start, start + part.rows, part)
 
 
 def _is_of(place: Place, ids: NDArray[np.uint32]) -> bool:

@@ -65,6 +65,11 @@ def test_the_table_of_permissions_adds_to_the_rules_of_the_flags(config: Path) -
         ("permissions = 3", "[permissions] must be a table"),
         ("[permissions]\nalow = []", "[permissions] has no `alow`; there are allow, ask, deny"),
         ("[permissions]\nask = 'edit'", "[permissions] ask must be a list of texts"),
+        ("cache = 3", "[cache] must be a table with `budget`"),
+        ("[cache]\nsize = 3", "[cache] must be a table with `budget`"),
+        ("[cache]\nbudget = 'much'", '[cache] budget must be like "32GB" or a number'),
+        ("[cache]\nbudget = true", '[cache] budget must be like "32GB" or a number'),
+        ("[cache]\nbudget = -1", "cache_budget must be at least 0"),
     ],
 )
 def test_a_wrong_setting_names_its_file_and_key(config: Path, text: str, words: str) -> None:
@@ -73,6 +78,27 @@ def test_a_wrong_setting_names_its_file_and_key(config: Path, text: str, words: 
         load_settings({}, {}, config)
     assert str(config) in str(error.value)
     assert words in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("budget", "size"),
+    [
+        ("5000", 5000),
+        ('"5000"', 5000),
+        ('"500MB"', 500 * 10**6),
+        ('"32 GB"', 32 * 10**9),
+        ('"1.5tb"', 1_500 * 10**9),
+        ('"16GiB"', 16 << 30),
+        ('"2k"', 2000),
+    ],
+)
+def test_the_budget_of_the_cache_is_in_bytes_or_has_a_unit(
+    config: Path, budget: str, size: int
+) -> None:
+    config.write_text(f"[cache]\nbudget = {budget}\n")
+    settings, origins = load_settings({}, {}, config)
+    assert settings.cache_budget == size
+    assert origins == {"cache_budget": str(config)}
 
 
 def test_ds4_home_holds_everything(tmp_path: Path) -> None:

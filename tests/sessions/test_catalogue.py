@@ -69,6 +69,13 @@ def test_a_summary_says_what_the_log_says(tmp_path: Path) -> None:
     assert summary.bytes == sum(path.stat().st_size for path in files)
 
 
+def test_turns_that_were_taken_back_do_not_count(tmp_path: Path) -> None:
+    back = {"type": "rewind", "turn": 2}
+    make(tmp_path, "s", prompt("a"), prompt("b"), prompt("c"), back, prompt("d"))
+    (summary,) = list_sessions(tmp_path)
+    assert (summary.turns, summary.title) == (2, "a")
+
+
 def test_the_newest_comes_first(tmp_path: Path) -> None:
     make(tmp_path, "begun-first", prompt("x"), *[prompt("x")] * 20, at=1000)
     make(tmp_path, "begun-last", prompt("x"), at=1010)

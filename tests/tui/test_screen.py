@@ -232,6 +232,7 @@ def test_commands(perform, stage):
             ("/help", "Shift+Tab"),
             ("/tools", "edit(path, old, new"),
             ("/cost", "0 prompts"),
+            ("/why-slow", "Nothing was read yet."),
             ("/nonsense", "There is no command /nonsense"),
         ):
             await pilot.press(*command, "enter")

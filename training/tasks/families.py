@@ -17,8 +17,8 @@ Maker = Callable[[Words, Phrasing], Task]
 TESTS = "run tests"
 # Weights: the six families that the first evaluation measures have about two thirds.
 FAMILIES: dict[str, tuple[float, Maker | None]] = {
-    "replace": (22.0, edits.replace),
-    "rename": (16.0, edits.rename),
+    "replace": (26.0, edits.replace),
+    "rename": (24.0, edits.rename),
     "read": (9.0, reading.read),
     "create": (11.0, reading.create),
     TESTS: (7.0, None),  # None: needs a member of the pool

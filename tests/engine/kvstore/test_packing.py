@@ -137,3 +137,13 @@ def test_no_rows_take_no_bytes():
 
     assert sum(array.nbytes for array in arrays) == 0
     assert back(packed, arrays, 0, form).shape == (0, 128)
+
+
+def test_a_token_of_v4_flash_takes_3508_bytes_packed():
+    """21 CSA and 20 HCA layers, rows of 448 + 64 channels in bf16, index rows of 128."""
+    row, index = Form(512, "bfloat16", "fp8", 64), Form(128, "bfloat16", "fp4")
+
+    csa = packed_bytes(1, row, is_packed=True) + packed_bytes(1, index, is_packed=True)
+    hca = packed_bytes(1, row, is_packed=True)
+
+    assert round(21 * csa / 4 + 20 * hca / 128) == 3509

@@ -1,0 +1,74 @@
+"""Text that leaves the process: a line on stderr, the answer on stdout, a file as a whole.
+
+In: text, made visible where it has to be. Out: nothing half-written. Raises OutputError for what
+was asked for and cannot be written; a warning that is lost is lost.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from ds4_agent.agent.display import one_line
+from ds4_agent.agent.errors import OutputError, UsageError
+
+__all__ = ["check_writable", "json_text", "print_text", "warn", "write_atomically"]
+
+
+def warn(text: str) -> None:
+    """One line on stderr, whose loss nobody can be told about."""
+    with suppress(OSError, ValueError):
+        print(f"ds4-agent: {one_line(text, 2000)}", file=sys.stderr, flush=True)
+
+
+def print_text(text: str) -> None:
+    """Text on stdout, at once; undecodable parts as escapes, whatever the locale."""
+    if sys.stdout is None:
+        raise OutputError("cannot write to standard output: it is closed")
+    try:
+        sys.stdout.buffer.write(text.encode("utf-8", "backslashreplace") + b"\n")
+        sys.stdout.buffer.flush()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise OutputError(f"cannot write to standard output: {reason}") from error
+
+
+def json_text(record: Mapping[str, Any]) -> str:
+    """One line of JSON that any reader takes: lone surrogates are escaped, the rest is UTF-8."""
+    text = json.dumps(record, ensure_ascii=False)
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def check_writable(path: Path) -> None:
+    """Raise UsageError if `path` certainly cannot be written: before any work, not after."""
+    if path.is_dir():
+        raise UsageError(f"{path} is a directory; -o needs a file")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise UsageError(f"cannot write into {path.parent}")
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a whole file or nothing. Raises OutputError, with no temporary file left."""
+    data = text.encode("utf-8", "backslashreplace")
+    temporary = path.with_name(f".{path.name[:60]}.{secrets.token_hex(4)}.tmp")
+    try:
+        if path.exists() and not path.is_file():  # /dev/stdout, a pipe: nothing to replace
+            path.write_bytes(data)
+            return
+        try:
+            with temporary.open("xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error

@@ -1,0 +1,86 @@
+"""How a list shows a session: a row of text, or JSON.
+
+In: summaries, with whatever their logs say. Out: text that may be shown on a terminal.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+from ds4_agent.agent.display import one_line
+from ds4_agent.agent.printing import print_text
+from ds4_agent.agent.sizes import shown_size
+from ds4_agent.sessions.summary import Summary, number_of
+
+__all__ = [
+    "HEAD",
+    "as_json",
+    "iso_time",
+    "local_time",
+    "print_json",
+    "row",
+    "size_facts",
+    "to_json",
+]
+
+HEAD = f"{'ID':<22}  {'LAST USED':<16}  {'TURNS':>5}  {'TOKENS':>9}  {'SIZE':>8}  TITLE"
+
+
+def local_time(seconds: float) -> str:
+    """`2026-11-22 07:03`; "-" for a time that is not known."""
+    try:
+        return f"{datetime.fromtimestamp(seconds).astimezone():%Y-%m-%d %H:%M}" if seconds else "-"
+    except (OSError, OverflowError, ValueError):
+        return "-"
+
+
+def row(summary: Summary, with_directory: bool) -> str:
+    """A session on one line, below `HEAD`."""
+    title = one_line(summary.title, 60) or "-"
+    columns = [
+        f"{one_line(summary.id):<22}",
+        f"{local_time(summary.last_used):<16}",
+        f"{summary.turns:>5,}",
+        f"{summary.tokens:>9,}",
+        f"{shown_size(summary.bytes):>8}",
+        f"{title}  [{one_line(summary.model, 30)}]" if summary.model else title,
+    ]
+    if with_directory and summary.directory:
+        columns.append(f"in {one_line(summary.directory)}")
+    if summary.note:
+        columns.append(f"({one_line(summary.note)})")
+    return "  ".join(columns)
+
+
+def size_facts(summary: Summary) -> str:
+    """`2 turns, 1,204 tokens, 4.1 KB`."""
+    turns, tokens = number_of(summary.turns, "turn"), number_of(summary.tokens, "token")
+    return f"{turns}, {tokens}, {shown_size(summary.bytes)}"
+
+
+def as_json(summary: Summary) -> dict[str, Any]:
+    """A summary for a program: times in ISO 8601, null where unknown."""
+    times = {"started": iso_time(summary.started), "last_used": iso_time(summary.last_used)}
+    return {**asdict(summary), **times}
+
+
+def iso_time(seconds: float) -> str | None:
+    """A time as programs read it; None for one that is not known."""
+    try:
+        return datetime.fromtimestamp(seconds, UTC).isoformat() if seconds else None
+    except (OSError, OverflowError, ValueError):
+        return None
+
+
+def print_json(value: Any) -> None:
+    """A value on stdout, for a program."""
+    print_text(to_json(value))
+
+
+def to_json(value: Any) -> str:
+    """A value as JSON, indented, in characters that no terminal acts on."""
+    # ASCII has one that json leaves: DEL.
+    return json.dumps(value, indent=2, ensure_ascii=True).replace("\x7f", "\\u007f")
