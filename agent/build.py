@@ -253,13 +253,23 @@ def _resumed(
     parts: _Parts, prefix: Sequence[Segment], *, thinking: bool
 ) -> tuple[Resumed | None, Changed | None]:
     """The session that goes on, and what changed of the tools its model knows."""
+    from ds4_agent.agent.prompt.profile import has_memory
     from ds4_agent.agent.reload import changed_tools
     from ds4_agent.agent.resume import resume
 
     saved = parts.records.saved
     if saved is None:
         return None, None
-    resumed = resume(saved, parts.engine, prefix=prefix, thinking=thinking, warm=parts.warm)
+    facts = gathered_facts(parts.options)
+    resumed = resume(
+        saved,
+        parts.engine,
+        prefix=prefix,
+        thinking=thinking,
+        directory=facts.directory,
+        today=facts.date if has_memory(parts.profile) else "",
+        warm=parts.warm,
+    )
     return resumed, None if resumed.is_text else changed_tools(saved.schemas, parts.tools)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -118,11 +118,17 @@ def resume(
     *,
     prefix: Sequence[Segment],
     thinking: bool,
+    directory: str,
+    today: str = "",
     warm: Context | None = None,
 ) -> Resumed:
     """`prefix` is the prompt a new session would begin with; `warm` is a live context that may hold
-    the same ids, and is used then. Raises ContextFullError where the ids do not fit."""
-    return _Resuming(saved, engine, prefix, thinking, warm).resumed()
+    the same ids, and is used then. What is new about the `directory` and, if given, the date
+    (`2026-11-22`), the model is told. Raises ContextFullError where the ids do not fit."""
+    resumed = _Resuming(saved, engine, prefix, thinking, warm).resumed()
+    if resumed.is_text:  # the prompt is a new one, with today's facts
+        return resumed
+    return replace(resumed, reminders=(*resumed.reminders, *_news(saved.events, directory, today)))
 
 
 class _Resuming:
@@ -320,6 +326,19 @@ def _answers(events: SavedEvents) -> dict[tuple[int, int], list[str | None]]:
                     told[call_id] = text
                     step.append(call_id)
     return {key: [told.get(call) for call in calls] for key, calls in uses.items()}
+
+
+def _news(events: SavedEvents, directory: str, today: str) -> list[str]:
+    """What the model was told once and is no longer so."""
+    news = []
+    opened = events.last("resumed") or events.header
+    if opened.get("cwd") not in (directory, None):
+        news.append(f"Directory: {directory}")
+    times = [time for line in events.lines() if isinstance(time := line.get("time"), int | float)]
+    last = datetime.fromtimestamp(max(times, default=0)).astimezone().date().isoformat()
+    if today and times and last != today:
+        news.append(f"Date: {today}")
+    return news
 
 
 def _uses(events: SavedEvents) -> str:

@@ -25,6 +25,7 @@ from ds4_agent.sessions.index import Row, load_index, store_index
 from ds4_agent.sessions.lock import SessionLock
 from ds4_agent.sessions.log import SessionLog, new_session_id
 from ds4_agent.sessions.private import sync, sync_directory
+from ds4_agent.sessions.snapshots import copy_snapshots
 from ds4_agent.sessions.summary import EVENTS, Summary, number_of, read_summary
 
 __all__ = ["find", "fork", "in_directory", "list_sessions", "remove", "rename"]
@@ -124,8 +125,8 @@ def remove(session: Path) -> None:
 def fork(session: Path, now: datetime) -> Path:
     """A new session that begins as this one, which may be in use; returns its directory.
 
-    Copied are the event log and the token log; `forked_from` in its first record says of which it
-    is a copy. Raises SessionError with nothing left behind.
+    Copied are the event log, the token log and what is saved for undo; `forked_from` in its first
+    record says of which it is a copy. Raises SessionError with nothing left behind.
     """
     _refuse_link(session)
     copy = session.with_name(new_session_id(now))
@@ -143,6 +144,7 @@ def fork(session: Path, now: datetime) -> Path:
                 if name == EVENTS:
                     lines = _with_header(lines, copy.name, session.name, now.timestamp())
                 _write(unfinished / name, b"".join(lines))
+            copy_snapshots(session, unfinished)
             sync_directory(unfinished)
             os.rename(unfinished, copy)
             sync_directory(copy.parent)

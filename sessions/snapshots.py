@@ -28,6 +28,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -38,9 +39,10 @@ from typing import Any
 from ds4_agent.sessions.errors import SnapshotError
 from ds4_agent.sessions.private import make_private, sync, sync_directory
 
-__all__ = ["SavedFile", "SavedTurn", "Snapshots", "digest", "latest_changed"]
+__all__ = ["SavedFile", "SavedTurn", "Snapshots", "copy_snapshots", "digest", "latest_changed"]
 
 FOLDER, JOURNAL, UNFINISHED = "undo", "journal", ".tmp"
+_CONTENT = re.compile(r"[0-9a-f]{64}")
 CHECK = 8  # characters of a line's check
 
 
@@ -282,6 +284,25 @@ class Snapshots:
         finally:
             os.close(descriptor)
         sync_directory(self._folder)
+
+
+def copy_snapshots(session: Path, copy: Path) -> None:
+    """Give a copy of a session what it needs to undo the turns it begins with. A saved content is
+    never changed, so both can have the same file. Raises OSError."""
+    try:
+        journal = _read_bytes(session / FOLDER / JOURNAL)
+    except FileNotFoundError:
+        return
+    make_private(copy / FOLDER)
+    for name in os.listdir(session / FOLDER):
+        if _CONTENT.fullmatch(name):
+            os.link(session / FOLDER / name, copy / FOLDER / name, follow_symlinks=False)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    with open(os.open(copy / FOLDER / JOURNAL, flags, 0o600), "wb") as file:
+        file.write(journal[: journal.rfind(b"\n") + 1])
+        file.flush()
+        sync(file.fileno())
+    sync_directory(copy / FOLDER)
 
 
 def digest(data: bytes) -> str:

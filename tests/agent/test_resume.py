@@ -371,3 +371,26 @@ def test_a_damaged_line_of_events_costs_that_line(
     assert any(
         "1 damaged line" in e.text for e in run(resumed, "three") if isinstance(e, ev.Notice)
     )
+
+
+def test_the_model_is_told_of_another_day_and_directory(
+    make_agent: Make, again: Make, play: SimpleNamespace, session: Callable[[], Path]
+) -> None:
+    agent = make_agent(play.say("One."), prompt_profile="lean")
+    run(agent, "one")
+    log = session() / "events.jsonl"
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    for line in lines:
+        line["time"] -= 3 * 86_400
+    lines[0]["cwd"] = "/elsewhere"
+    log.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+    resumed = again(agent, play.say("Two."), prompt_profile="lean")
+    run(resumed, "two")
+
+    reminder = spelled(resumed).split("One.")[1].split("<｜User｜>")[0]
+    assert "Directory: " in reminder
+    assert "Date: 20" in reminder
+    third = again(resumed, play.say("Three."), prompt_profile="lean")
+    run(third, "three")
+    assert "Date:" not in spelled(third).split("Two.")[1]

@@ -184,3 +184,17 @@ def test_going_back_computes_nothing(make_agent: Make, home: Path) -> None:
     new = next(e for e in events if isinstance(e, ev.StepStarted))
     assert first.usage.prefilled_tokens <= new.tokens + 1
     assert first.usage.cached_tokens == 0
+
+
+def test_a_copy_takes_its_files_back_and_the_old_session_still_can(
+    three: Agent, make_agent: Make, play: SimpleNamespace, home: Path, repo: Path
+) -> None:
+    three.close()
+    directory = home / "data/sessions" / three.identity.session_id
+    copy = make_agent(play.say("x"), resumes=Choice(directory, forks=True))
+    copy.rewind(1, with_files=True)
+    assert "retries = 3" in (repo / CLIENT).read_text()
+    (repo / CLIENT).write_text((repo / CLIENT).read_text().replace("= 3", "= 7"))
+    copy.close()
+    assert make_agent(play.say("x"), resumes=Choice(directory)).undo().changed == (CLIENT,)
+    assert "retries = 5" in (repo / CLIENT).read_text()

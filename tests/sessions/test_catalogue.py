@@ -298,7 +298,7 @@ def test_a_fork_begins_as_its_session_and_says_of_which(tmp_path: Path) -> None:
     copy = fork(session, NOW)
     lock.release()
     assert {path.name: path.read_bytes() for path in session.glob("*.jsonl")} == before
-    assert sorted(path.name for path in copy.iterdir()) == ["events.jsonl", "tokens.jsonl"]
+    assert sorted(path.name for path in copy.iterdir()) == ["events.jsonl", "tokens.jsonl", "undo"]
     assert copy.name.startswith("20261122-070301-")
     old, new = read_lines(session / "events.jsonl"), read_lines(copy / "events.jsonl")
     stamp = {"time": NOW.timestamp(), "session_id": copy.name, "forked_from": "s"}
@@ -306,7 +306,7 @@ def test_a_fork_begins_as_its_session_and_says_of_which(tmp_path: Path) -> None:
     assert new.damaged == 1
     assert (copy / "tokens.jsonl").read_bytes() == before["tokens.jsonl"]
     assert stat.S_IMODE(copy.stat().st_mode) == 0o700
-    assert {stat.S_IMODE(path.stat().st_mode) for path in copy.iterdir()} == {0o600}
+    assert {stat.S_IMODE(path.stat().st_mode) for path in copy.glob("*.jsonl")} == {0o600}
     (newest, _) = list_sessions(tmp_path)
     assert (newest.id, newest.forked_from, newest.title) == (copy.name, "s", "first")
 
