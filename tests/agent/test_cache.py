@@ -14,7 +14,7 @@ from ds4_agent.agent.cli import main
 from ds4_agent.agent.prompt.facts import Facts
 from ds4_agent.agent.prompt.profile import render_prompt, stable_part
 from ds4_agent.agent.slowness import slowness_lines
-from ds4_agent.agent.transcript import Transcript
+from ds4_agent.agent.transcript import Place, Transcript
 from ds4_agent.engine.api import StoreOptions
 from ds4_agent.engine.dsml.segments import spell
 from ds4_agent.engine.open import NANO, open_engine
@@ -137,7 +137,7 @@ def test_the_first_differing_token_is_named(tmp_path: Path) -> None:
     try:
         own = engine.tokenizer.encode_data("You are kind. You have tools: edit, write.")
         at = next(i for i, (a, b) in enumerate(zip(stored, own, strict=False)) if a != b)
-        transcript = Transcript(engine.new_context(), engine.tokenizer, 1000, stable=own)
+        transcript = Transcript(Place(engine.new_context()), engine.tokenizer, 1000, stable=own)
         transcript.append([(token_id, "data") for token_id in own])
 
         told = transcript.divergence()

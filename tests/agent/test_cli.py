@@ -103,8 +103,8 @@ def test_a_run_leaves_a_session_unless_told_not_to(
     assert not home.exists()
     ds4([play.say("ok")], "-p", "hi")
     (session,) = (home / "data/sessions").iterdir()
-    first, prompt, *_ = map(json.loads, (session / "events.jsonl").read_text().splitlines())
-    assert first["type"] == "session"
+    first, tools, prompt, *_ = map(json.loads, (session / "events.jsonl").read_text().splitlines())
+    assert (first["type"], tools["type"]) == ("session", "tools")
     assert (prompt["type"], prompt["text"]) == ("prompt", "hi")
     tokens = map(json.loads, (session / "tokens.jsonl").read_text().splitlines())
     assert next(tokens)["kind"] == "control"
