@@ -354,7 +354,7 @@ def test_the_plain_prompt_goes_back_opens_and_copies(start, script, stage):
     terminal.type(b"/fork\r")
     terminal.wait_for_prompt(b"resumed: 2 turns", b"ask >")
     terminal.type(b"/sessions\r")
-    terminal.wait_for_prompt(b"first \xc2\xb7 3 prompts", b"number, or Enter for none")
+    terminal.wait_for_prompt(b"first \xc2\xb7 2 prompts", b"number, or Enter for none")
     terminal.type(b"\r")
     terminal.wait_for(b"ask >")
     terminal.type(b"\x04")
