@@ -119,7 +119,7 @@ class KvStore:
         if not found:
             return None
         found.sort(key=lambda place: place.position, reverse=True)
-        ids = token_array(tokens[: found[0].position])
+        ids = token_array(tokens, found[0].position)
         keys = chain_keys(self._root, ids)
         for place in found:
             if place.hash == place_hash(keys, ids, place.position):
@@ -189,7 +189,7 @@ class KvStore:
                 self._disk.close()
 
     def _write(self, job: _Job) -> None:
-        ids = token_array(job.tokens[: job.state.position])
+        ids = token_array(job.tokens, job.state.position)
         keys = chain_keys(self._root, ids)
         name = PlaceName(len(ids), job.kind, place_hash(keys, ids, len(ids)))
         for known in name.as_strong():
