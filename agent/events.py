@@ -200,12 +200,22 @@ class Notice:
 
 
 @dataclass(frozen=True)
+class Steered:
+    """What the user said while the model worked is now given to it, with the results of its calls.
+    Comes before the step that reads it."""
+
+    text: str
+
+
+@dataclass(frozen=True)
 class Compacted:
     """The conversation goes on in a new branch that begins with `summary`. The old one, of
-    `context_tokens`, stays and can be returned to."""
+    `context_tokens`, stays and can be returned to. `usage` is what the summary cost where no turn
+    counts it (`/compact`)."""
 
     summary: str
     context_tokens: int
+    usage: Usage = field(default_factory=Usage)
 
 
 @dataclass(frozen=True)
@@ -235,6 +245,7 @@ Event = (
     | ToolOutput
     | CallFinished
     | Notice
+    | Steered
     | Compacted
     | TurnEnded
 )
