@@ -104,7 +104,8 @@ def start(repo: Path, tmp_path: Path, script, stage) -> Iterator[Callable[..., T
         master, slave = pty.openpty()
         termios.tcsetwinsize(slave, (24, 80))
         before = termios.tcgetattr(slave)
-        kept = {key: os.environ[key] for key in ("PATH", "HOME") if key in os.environ}
+        names = ("PATH", "HOME", "PYTHONPATH")
+        kept = {name: os.environ[name] for name in names if name in os.environ}
         process = subprocess.Popen(
             [sys.executable, *program, "--model", model, *arguments],
             stdin=slave,
@@ -174,7 +175,7 @@ def test_what_is_typed_while_the_model_works_is_given_to_it(
     terminal = start("--plain", "--permission-mode", "auto", model=model, TERM=term)
     terminal.wait_for(b"auto >")
     terminal.type(b"one\r")
-    terminal.wait_for(b"* bash")
+    terminal.wait_for(b"* $ echo begun")
     terminal.type(b"two\r")
     time.sleep(0.5)
     (repo / "said").touch()
