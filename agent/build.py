@@ -63,6 +63,7 @@ class RunOptions:
     is_headless: bool = False  # nobody to ask, unless there is an approver
     yolo: bool = False
     trusts: bool = False  # --trust: what this repository brings may run, from now on
+    typed_rules: tuple[str, ...] = ()  # those of the command line, which `settings` has as well
     keeps_log: bool = True
     keeps_states: bool = True  # on disk, so that nothing is computed twice
     uses_grammar: bool = True
@@ -208,6 +209,7 @@ def _assemble(parts: _Parts, stack: ExitStack) -> Agent:
         undo=Undo(snapshots, workspace) if snapshots else None,
         notices=[
             *_notices(options, parts.approvals.mode),
+            *_idle_rules(options, parts.tools),
             *memory.notices,
             *parts.toolbox.notices,
         ],
@@ -280,14 +282,29 @@ def _notices(options: RunOptions, mode: Mode) -> list[str]:
 
 def _approvals(options: RunOptions, tools: Sequence[Tool], log: ApprovalsLog | None) -> Approvals:
     names = [tool.name for tool in tools]
+    parse_rules(options.typed_rules, names)
+    settings = options.settings
     return Approvals(
         mode=default_mode(options),
-        allow=parse_rules(options.settings.allowed_tools, names),
-        deny=parse_rules(options.settings.disallowed_tools, names),
-        ask=parse_rules(options.settings.asked_tools, names),
+        allow=parse_rules(settings.allowed_tools, names, is_typed=False),
+        deny=parse_rules(settings.disallowed_tools, names, is_typed=False),
+        ask=parse_rules(settings.asked_tools, names, is_typed=False),
         yolo=options.yolo,
         log=log,
     )
+
+
+def _idle_rules(options: RunOptions, tools: Sequence[Tool]) -> list[str]:
+    """A notice for each rule of config.toml that speaks of no tool there is."""
+    names = [tool.name for tool in tools]
+    settings = options.settings
+    texts = (*settings.allowed_tools, *settings.disallowed_tools, *settings.asked_tools)
+    rules = parse_rules(texts, names, is_typed=False)
+    return [
+        f"the rule `{rule.text}` of config.toml speaks of no tool that is loaded here"
+        for rule in rules
+        if not rule.names_any(names)
+    ]
 
 
 def _choose_approver(

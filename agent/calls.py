@@ -75,21 +75,35 @@ class CallRunner:
     def answer(self, call: CallReady) -> Generator[CallEvent, None, Answer]:
         """Answer a call that is ready. Interrupting ends a running tool; its answer says so."""
         seen = self._memory.look_up(call.name, call.arguments, changes_alone=self._jobs_run())
-        if seen is not None and seen.unchanged > 2:
-            return Answer(_not_run(call, _STOPPED), f"{call.name} was called the same way 3 times")
-        if seen is not None:
-            yield Notice(f"{call.name} repeated an answered call; answered from memory")
-            text = f"{_SAME}\n{seen.content}"
-            return Answer(CallFinished(call.id, call.name, text, seen.is_error, ran=False))
-        finished, effect = yield from self._outcome(call)
+        finished: CallFinished | None = None
+        if seen is None or self._only_reads(call):
+            # To look again harms nothing, and somebody else may have changed what is looked at.
+            finished, effect = yield from self._outcome(call)
+            if seen is None or finished.content != seen.content:
+                return self._new_answer(call, finished, effect)
+        if seen.unchanged > 2:
+            return Answer(_not_run(call, _STOPPED), _circle(call.name))
+        yield Notice(f"{call.name} repeated an answered call; answered from memory")
+        text = f"{_LOOKED if finished else _SAME}\n{seen.content}"
+        ran = finished is not None
+        return Answer(CallFinished(call.id, call.name, text, seen.is_error, ran=ran))
+
+    def _only_reads(self, call: CallReady) -> bool:
+        tool = self._tools.get(call.name)
+        if tool is None or _wrong_arguments(tool, call.arguments):
+            return False
+        return tool.effect_of(call.arguments) == "read"
+
+    def _new_answer(self, call: CallReady, finished: CallFinished, effect: Effect) -> Answer:
         is_circle = self._memory.store(
             call.name,
             call.arguments,
             finished.content,
             finished.is_error,
             changed=finished.ran and effect != "read",
+            changes_alone=self._jobs_run(),
         )
-        return Answer(finished, f"{call.name} keeps giving the same answer" if is_circle else "")
+        return Answer(finished, _circle(call.name) if is_circle else "")
 
     def _outcome(self, call: CallReady) -> Generator[CallEvent, None, tuple[CallFinished, Effect]]:
         """Check, ask, run: the answer, and what a run of the call can do."""
@@ -126,12 +140,18 @@ class CallRunner:
 INTERRUPTED = "Error: the user interrupted before this ran"
 INTERRUPTED_MIDWAY = "Error: the user interrupted while this ran; it may be half done"
 _SAME = "This same call was answered before and nothing has changed since; it was not run again."
-_STOPPED = "Error: the same call for the third time; it was not run and the turn ends here"
+_LOOKED = "This same call was answered before; it was looked at again and the answer is the same."
+_STOPPED = "Error: the same call with the same answer for the third time; the turn ends here"
 _REASONS: Mapping[str, str] = {
     "read": "reads outside the workspace",
     "edit": "changes files",
     "execute": "runs a command",
 }
+
+
+def _circle(name: str) -> str:
+    """What the user is told, and asked, when the model goes round in circles."""
+    return f"stopped: {name} gives the same answer again and again; what should be done instead?"
 
 
 def _wrong_arguments(tool: Tool, arguments: Mapping[str, Any]) -> str:

@@ -127,7 +127,7 @@ class Agent:
         self._runner = runner
         self._recorder = recorder
         self._undo = undo
-        self._reminders: list[str] = []  # what the model is told before its next user turn
+        self._undone: dict[int, str] = {}  # undos the model is told of before its next user turn
         self._notices = tuple(notices)
         self._retool = retool
         self._announcement = ""  # what the model has yet to read about its tools
@@ -217,8 +217,6 @@ class Agent:
             raise UsageError(NOT_SAVED)
         undone = self._undo.last_turn()
         self._recorder.undone(undone)
-        if undone.reminder():
-            self._reminders.append(undone.reminder())
         return undone
 
     def run(self, prompt: str) -> Iterator[ev.Event]:
@@ -245,6 +243,7 @@ class Agent:
         self._runner.new_turn()
         if self._undo is not None:
             self._undo.snapshots.new_turn()
+            self._undone = self._undo.news()
         turn = _Turn()
         began = time.monotonic()
         told = self._use_other_tools()
@@ -354,7 +353,7 @@ class Agent:
 
     def _reminder(self) -> list[Segment]:
         """What the model has not been told yet and must know before the user speaks."""
-        return reminder_segments("\n".join(self._reminders)) if self._reminders else []
+        return reminder_segments("\n".join(self._undone.values())) if self._undone else []
 
     def _step(
         self, turn: _Turn, encoded: Sequence[tuple[int, str]]
@@ -384,12 +383,18 @@ class Agent:
         finally:
             if self._transcript.length > before:  # else what was owed still is
                 self._tail = step.tail
-                self._reminders = []
                 self._announcement = self._opening = ""
+                self._tell_of_undos()
             turn.text = step.text
             turn.usage += step.usage
         yield from self._close(step)
         return step
+
+    def _tell_of_undos(self) -> None:
+        """The model has what `_reminder` said."""
+        if self._undo is not None and self._undone:
+            self._undo.snapshots.told(self._undone)
+        self._undone = {}
 
     def _close(self, step: Step) -> Generator[ev.Event, None, None]:
         """The events that end a step, and with it every call that was begun and is not whole."""

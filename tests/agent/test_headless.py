@@ -149,6 +149,17 @@ def test_what_goes_wrong_is_one_line_and_the_right_code(
         assert done.out == ""
 
 
+def test_a_rule_of_the_configuration_for_a_plugin_that_is_not_here_is_a_notice(
+    ds4: Ds4, play: SimpleNamespace, home: Path
+) -> None:
+    (home / "config").mkdir(parents=True)
+    (home / "config/config.toml").write_text('[permissions]\nallow = ["todo_count", "edit"]\n')
+    done = ds4([play.say("ok")], "-p", "go")
+    assert (done.code, done.out) == (0, "ok\n")
+    assert "the rule `todo_count` of config.toml speaks of no tool" in done.err
+    assert "`edit`" not in done.err
+
+
 def test_an_exhausted_script_is_exit_code_2_and_the_work_is_kept(
     ds4: Ds4, play: SimpleNamespace, repo: Path
 ) -> None:

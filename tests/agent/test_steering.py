@@ -31,7 +31,9 @@ def steer_at(agent: Agent, kind: type, *texts: str, prompt: str = "go") -> list[
 def test_it_is_read_with_the_results_of_the_next_calls(
     make_agent: Make, play: SimpleNamespace, kind: type
 ) -> None:
-    answer = play.say("ok", expect=r"^<tool_result>exit code 0\ndone</tool_result>\n\nuse tabs\n\nand be quick$")
+    answer = play.say(
+        "ok", expect=r"^<tool_result>exit code 0\ndone</tool_result>\n\nuse tabs\n\nand be quick$"
+    )
     agent = make_agent(play.call("bash", command="echo done"), answer)
 
     events = steer_at(agent, kind, "use tabs", "and be quick")
