@@ -253,7 +253,7 @@ def _read_in(parent: int, place: Place) -> FileBytes:
         raise failure(error, place, "read") from error
     try:
         status = os.fstat(descriptor)
-        _refuse_special(place, status)
+        refuse_special(place, status)
         try:
             return FileBytes(_read_all(descriptor, place), status)
         except OSError as error:
@@ -276,7 +276,8 @@ def _read_all(descriptor: int, place: Place) -> bytes:
     return b"".join(chunks)
 
 
-def _refuse_special(place: Place, status: os.stat_result) -> None:
+def refuse_special(place: Place, status: os.stat_result) -> None:
+    """Raise ToolError for what is no regular file."""
     if stat.S_ISDIR(status.st_mode):
         raise ToolError(f"{place.shown} is a directory; use list")
     if not stat.S_ISREG(status.st_mode):
