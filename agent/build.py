@@ -201,6 +201,7 @@ def _assemble(parts: _Parts, stack: ExitStack) -> Agent:
             parts.cancel,
             jobs_run,
             on_command=snapshots.command_ran if snapshots else lambda: None,
+            workspace=workspace,
         ),
         Recorder(records.log, others, time.time, header=_header(identity, engine)),
         prefix=prefix,
