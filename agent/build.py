@@ -22,6 +22,7 @@ from ds4_agent.agent.places import Places
 from ds4_agent.agent.rules import parse_rules
 
 if TYPE_CHECKING:
+    from ds4_agent.agent.calls import CallRunner
     from ds4_agent.agent.loop import Agent, Identity, Retooled
     from ds4_agent.agent.prompt.facts import Facts
     from ds4_agent.agent.prompt.memory import Memory
@@ -157,26 +158,17 @@ class _Records:
 
 
 def _assemble(parts: _Parts, stack: ExitStack) -> Agent:
-    from ds4_agent.agent.calls import CallRunner
     from ds4_agent.agent.loop import Agent, Limits
     from ds4_agent.agent.prompt.profile import stable_part
     from ds4_agent.agent.record import Recorder, StoreRecord
     from ds4_agent.agent.transcript import Transcript
     from ds4_agent.agent.undo import Undo
-    from ds4_agent.tools.types import ToolContext
     from ds4_agent.tools.workspace import Workspace
 
     options, engine, records = parts.options, parts.engine, parts.records
     settings = options.settings
     snapshots = records.snapshots
     workspace = Workspace(options.directory, options.add_dirs, watch=snapshots)
-
-    def context(cancel: threading.Event, on_output: Callable[[str], None]) -> ToolContext:
-        return ToolContext(workspace, parts.processes, cancel, on_output)
-
-    def jobs_run() -> bool:
-        return any(job.ended is None for job in parts.processes.jobs.values())
-
     kept = (snapshots, records.approvals, records.trace, StoreRecord(engine))
     others = [record for record in kept if record is not None]
     identity = _identity(parts, parts.tools)
@@ -194,15 +186,7 @@ def _assemble(parts: _Parts, stack: ExitStack) -> Agent:
             records.trace,
             stable=engine.tokenizer.encode(stable_part(prefix)),
         ),
-        CallRunner(
-            parts.tools,
-            context,
-            parts.approvals,
-            parts.cancel,
-            jobs_run,
-            on_command=snapshots.command_ran if snapshots else lambda: None,
-            workspace=workspace,
-        ),
+        _runner(parts, workspace),
         Recorder(records.log, others, time.time, header=_header(identity, engine)),
         prefix=prefix,
         limits=Limits(settings.max_turns, settings.max_tokens, settings.time_limit),
@@ -216,6 +200,28 @@ def _assemble(parts: _Parts, stack: ExitStack) -> Agent:
         ],
         retool=_retool(parts, workspace),
         on_close=stack.pop_all().close,  # last: until here a failure closes everything
+    )
+
+
+def _runner(parts: _Parts, workspace: Workspace) -> CallRunner:
+    from ds4_agent.agent.calls import CallRunner
+    from ds4_agent.tools.types import ToolContext
+
+    def context(cancel: threading.Event, on_output: Callable[[str], None]) -> ToolContext:
+        return ToolContext(workspace, parts.processes, cancel, on_output)
+
+    def jobs_run() -> bool:
+        return any(job.ended is None for job in parts.processes.jobs.values())
+
+    snapshots = parts.records.snapshots
+    return CallRunner(
+        parts.tools,
+        context,
+        parts.approvals,
+        parts.cancel,
+        jobs_run,
+        on_command=snapshots.command_ran if snapshots else lambda: None,
+        workspace=workspace,
     )
 
 
