@@ -22,6 +22,7 @@ from ds4_agent.agent.places import Places
 from ds4_agent.agent.rules import parse_rules
 
 if TYPE_CHECKING:
+    from ds4_agent.agent.calls import CallRunner
     from ds4_agent.agent.loop import Agent, Identity, Retooled
     from ds4_agent.agent.prompt.facts import Facts
     from ds4_agent.agent.prompt.memory import Memory
@@ -63,6 +64,7 @@ class RunOptions:
     is_headless: bool = False  # nobody to ask, unless there is an approver
     yolo: bool = False
     trusts: bool = False  # --trust: what this repository brings may run, from now on
+    typed_rules: tuple[str, ...] = ()  # those of the command line, which `settings` has as well
     keeps_log: bool = True
     keeps_states: bool = True  # on disk, so that nothing is computed twice
     uses_grammar: bool = True
@@ -156,26 +158,17 @@ class _Records:
 
 
 def _assemble(parts: _Parts, stack: ExitStack) -> Agent:
-    from ds4_agent.agent.calls import CallRunner
     from ds4_agent.agent.loop import Agent, Limits
     from ds4_agent.agent.prompt.profile import stable_part
     from ds4_agent.agent.record import Recorder, StoreRecord
     from ds4_agent.agent.transcript import Transcript
     from ds4_agent.agent.undo import Undo
-    from ds4_agent.tools.types import ToolContext
     from ds4_agent.tools.workspace import Workspace
 
     options, engine, records = parts.options, parts.engine, parts.records
     settings = options.settings
     snapshots = records.snapshots
     workspace = Workspace(options.directory, options.add_dirs, watch=snapshots)
-
-    def context(cancel: threading.Event, on_output: Callable[[str], None]) -> ToolContext:
-        return ToolContext(workspace, parts.processes, cancel, on_output)
-
-    def jobs_run() -> bool:
-        return any(job.ended is None for job in parts.processes.jobs.values())
-
     kept = (snapshots, records.approvals, records.trace, StoreRecord(engine))
     others = [record for record in kept if record is not None]
     identity = _identity(parts, parts.tools)
@@ -193,14 +186,7 @@ def _assemble(parts: _Parts, stack: ExitStack) -> Agent:
             records.trace,
             stable=engine.tokenizer.encode(stable_part(prefix)),
         ),
-        CallRunner(
-            parts.tools,
-            context,
-            parts.approvals,
-            parts.cancel,
-            jobs_run,
-            on_command=snapshots.command_ran if snapshots else lambda: None,
-        ),
+        _runner(parts, workspace),
         Recorder(records.log, others, time.time, header=_header(identity, engine)),
         prefix=prefix,
         limits=Limits(settings.max_turns, settings.max_tokens, settings.time_limit),
@@ -208,11 +194,34 @@ def _assemble(parts: _Parts, stack: ExitStack) -> Agent:
         undo=Undo(snapshots, workspace) if snapshots else None,
         notices=[
             *_notices(options, parts.approvals.mode),
+            *_idle_rules(options, parts.tools),
             *memory.notices,
             *parts.toolbox.notices,
         ],
         retool=_retool(parts, workspace),
         on_close=stack.pop_all().close,  # last: until here a failure closes everything
+    )
+
+
+def _runner(parts: _Parts, workspace: Workspace) -> CallRunner:
+    from ds4_agent.agent.calls import CallRunner
+    from ds4_agent.tools.types import ToolContext
+
+    def context(cancel: threading.Event, on_output: Callable[[str], None]) -> ToolContext:
+        return ToolContext(workspace, parts.processes, cancel, on_output)
+
+    def jobs_run() -> bool:
+        return any(job.ended is None for job in parts.processes.jobs.values())
+
+    snapshots = parts.records.snapshots
+    return CallRunner(
+        parts.tools,
+        context,
+        parts.approvals,
+        parts.cancel,
+        jobs_run,
+        on_command=snapshots.command_ran if snapshots else lambda: None,
+        workspace=workspace,
     )
 
 
@@ -280,14 +289,29 @@ def _notices(options: RunOptions, mode: Mode) -> list[str]:
 
 def _approvals(options: RunOptions, tools: Sequence[Tool], log: ApprovalsLog | None) -> Approvals:
     names = [tool.name for tool in tools]
+    parse_rules(options.typed_rules, names)
+    settings = options.settings
     return Approvals(
         mode=default_mode(options),
-        allow=parse_rules(options.settings.allowed_tools, names),
-        deny=parse_rules(options.settings.disallowed_tools, names),
-        ask=parse_rules(options.settings.asked_tools, names),
+        allow=parse_rules(settings.allowed_tools, names, is_typed=False),
+        deny=parse_rules(settings.disallowed_tools, names, is_typed=False),
+        ask=parse_rules(settings.asked_tools, names, is_typed=False),
         yolo=options.yolo,
         log=log,
     )
+
+
+def _idle_rules(options: RunOptions, tools: Sequence[Tool]) -> list[str]:
+    """A notice for each rule of config.toml that speaks of no tool there is."""
+    names = [tool.name for tool in tools]
+    settings = options.settings
+    texts = (*settings.allowed_tools, *settings.disallowed_tools, *settings.asked_tools)
+    rules = parse_rules(texts, names, is_typed=False)
+    return [
+        f"the rule `{rule.text}` of config.toml speaks of no tool that is loaded here"
+        for rule in rules
+        if not rule.names_any(names)
+    ]
 
 
 def _choose_approver(

@@ -7,9 +7,11 @@ an error the model can act on. Nothing here raises for what a call says.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ds4_agent.agent.approval import Approvals
@@ -27,6 +29,7 @@ from ds4_agent.agent.threads import streamed
 
 if TYPE_CHECKING:
     from ds4_agent.tools.types import Effect, Tool, ToolContext, ToolResult
+    from ds4_agent.tools.workspace import Workspace
 
 __all__ = ["Answer", "CallRunner"]
 
@@ -53,10 +56,12 @@ class CallRunner:
         cancel: threading.Event,
         jobs_run: Callable[[], bool] = lambda: False,
         on_command: Callable[[], None] = lambda: None,
+        workspace: Workspace | None = None,
     ) -> None:
         """`context(cancel, on_output)` makes what a tool runs in; `jobs_run()` says whether a
         background job may be changing things meanwhile; `on_command()` is told before a call runs
-        that may change more than files."""
+        that may change more than files; what leads out of `workspace` is asked about."""
+        self._workspace = workspace
         self._on_command = on_command
         self._jobs_run = jobs_run
         self._tools = {tool.name: tool for tool in tools}
@@ -75,21 +80,35 @@ class CallRunner:
     def answer(self, call: CallReady) -> Generator[CallEvent, None, Answer]:
         """Answer a call that is ready. Interrupting ends a running tool; its answer says so."""
         seen = self._memory.look_up(call.name, call.arguments, changes_alone=self._jobs_run())
-        if seen is not None and seen.unchanged > 2:
-            return Answer(_not_run(call, _STOPPED), f"{call.name} was called the same way 3 times")
-        if seen is not None:
-            yield Notice(f"{call.name} repeated an answered call; answered from memory")
-            text = f"{_SAME}\n{seen.content}"
-            return Answer(CallFinished(call.id, call.name, text, seen.is_error, ran=False))
-        finished, effect = yield from self._outcome(call)
+        finished: CallFinished | None = None
+        if seen is None or self._only_reads(call):
+            # To look again harms nothing, and somebody else may have changed what is looked at.
+            finished, effect = yield from self._outcome(call)
+            if seen is None or finished.content != seen.content:
+                return self._new_answer(call, finished, effect)
+        if seen.unchanged > 2:
+            return Answer(_not_run(call, _STOPPED), _circle(call.name))
+        yield Notice(f"{call.name} repeated an answered call; answered from memory")
+        text = f"{_LOOKED if finished else _SAME}\n{seen.content}"
+        ran = finished is not None
+        return Answer(CallFinished(call.id, call.name, text, seen.is_error, ran=ran))
+
+    def _only_reads(self, call: CallReady) -> bool:
+        tool = self._tools.get(call.name)
+        if tool is None or _wrong_arguments(tool, call.arguments) or self._outside(call):
+            return False  # outside the workspace each look is asked about
+        return tool.effect_of(call.arguments) == "read"
+
+    def _new_answer(self, call: CallReady, finished: CallFinished, effect: Effect) -> Answer:
         is_circle = self._memory.store(
             call.name,
             call.arguments,
             finished.content,
             finished.is_error,
             changed=finished.ran and effect != "read",
+            changes_alone=self._jobs_run(),
         )
-        return Answer(finished, f"{call.name} keeps giving the same answer" if is_circle else "")
+        return Answer(finished, _circle(call.name) if is_circle else "")
 
     def _outcome(self, call: CallReady) -> Generator[CallEvent, None, tuple[CallFinished, Effect]]:
         """Check, ask, run: the answer, and what a run of the call can do."""
@@ -102,15 +121,25 @@ class CallRunner:
         if wrong:  # nobody is asked about a call that cannot run
             return _not_run(call, f"Error: {wrong}"), "read"
         effect = tool.effect_of(call.arguments)
-        request = ApprovalRequest(call.id, tool.name, effect, call.arguments, _REASONS[effect])
+        outside = self._outside(call)
+        reason = f"{_LEAVES[effect]}: {outside}" if outside else _REASONS[effect]
+        request = ApprovalRequest(call.id, tool.name, effect, call.arguments, reason, outside)
         decided = yield from self.approvals.decide(request)
         if decided.decision.behaviour == "deny":
             return _not_run(call, _refusal(decided)), effect
         if self.cancel.is_set():
             return _not_run(call, INTERRUPTED), effect
+        if outside and self._workspace is not None:
+            self._workspace.admit(Path(outside))
         if effect == "execute":
             self._on_command()
         return (yield from self._run(call)), effect
+
+    def _outside(self, call: CallReady) -> str:
+        """Where a file tool's path leads, if that is outside the workspace; else ""."""
+        if self._workspace is None or call.name not in _FILE_TOOLS or "path" not in call.arguments:
+            return ""
+        return os.fspath(self._workspace.outside(call.arguments["path"]) or "")
 
     def _run(self, call: CallReady) -> Generator[ToolOutput, None, CallFinished]:
         from ds4_agent.tools.registry import execute
@@ -126,12 +155,24 @@ class CallRunner:
 INTERRUPTED = "Error: the user interrupted before this ran"
 INTERRUPTED_MIDWAY = "Error: the user interrupted while this ran; it may be half done"
 _SAME = "This same call was answered before and nothing has changed since; it was not run again."
-_STOPPED = "Error: the same call for the third time; it was not run and the turn ends here"
-_REASONS: Mapping[str, str] = {
+_LOOKED = "This same call was answered before; it was looked at again and the answer is the same."
+_STOPPED = "Error: the same call with the same answer for the third time; the turn ends here"
+_FILE_TOOLS = ("read", "write", "edit", "list", "search")
+_LEAVES: Mapping[str, str] = {
     "read": "reads outside the workspace",
+    "edit": "changes a file outside the workspace",
+    "execute": "changes what may run, outside the workspace",
+}
+_REASONS: Mapping[str, str] = {
+    "read": "reads",
     "edit": "changes files",
     "execute": "runs a command",
 }
+
+
+def _circle(name: str) -> str:
+    """What the user is told, and asked, when the model goes round in circles."""
+    return f"stopped: {name} gives the same answer again and again; what should be done instead?"
 
 
 def _wrong_arguments(tool: Tool, arguments: Mapping[str, Any]) -> str:

@@ -90,6 +90,7 @@ def options_from(chosen: argparse.Namespace, *, is_headless: bool) -> RunOptions
         is_headless=is_headless,
         yolo=getattr(chosen, "yolo", False),
         trusts=getattr(chosen, "trust", False),
+        typed_rules=(*(flags["allowed_tools"] or ()), *(flags["disallowed_tools"] or ())),
         keeps_log=not getattr(chosen, "no_session", False),
         keeps_states=not getattr(chosen, "no_cache", False),
         uses_grammar=not getattr(chosen, "no_grammar", False),

@@ -18,7 +18,7 @@ from ds4_agent.engine.dsml.segments import Segment, data, template
 if TYPE_CHECKING:
     from ds4_agent.agent.transcript import Transcript
 
-__all__ = ["LEAST_SUMMARY", "compaction_room", "continued", "summarise"]
+__all__ = ["LEAST_SUMMARY", "compaction_room", "continued", "opening", "summarise"]
 
 # The room kept free for a summary: an eighth of the context, which is enough for any, at most so
 # many tokens. It is never given to an ordinary step, so a summary always fits.
@@ -97,6 +97,13 @@ def continued(
     else:
         parts.append(prompt)
     return user_segments("\n\n".join(parts))
+
+
+def opening(summary: str, results: Sequence[str]) -> str:
+    """What stands before the first prompt of a new branch that was asked for between two prompts:
+    the summary, and the results that an interrupt kept from the model."""
+    told = [_RESULTS, *results] if results else []
+    return "\n\n".join([_BEGIN, summary, *told])
 
 
 def _answers(results: Sequence[str]) -> list[Segment]:

@@ -61,13 +61,15 @@ class Usage:
 
 @dataclass(frozen=True)
 class ApprovalRequest:
-    """A call that needs a yes. `arguments` is exactly what will run; `reason`: why it is asked."""
+    """A call that needs a yes. `arguments` is exactly what will run; `reason`: why it is asked;
+    `outside`: where its path really leads, if that is outside the workspace, else ""."""
 
     call_id: str
     tool: str
     effect: Literal["read", "edit", "execute"]
     arguments: Mapping[str, Any]
     reason: str
+    outside: str = ""
 
 
 @dataclass(frozen=True)
@@ -200,12 +202,22 @@ class Notice:
 
 
 @dataclass(frozen=True)
+class Steered:
+    """What the user said while the model worked is now given to it, with the results of its calls.
+    Comes before the step that reads it."""
+
+    text: str
+
+
+@dataclass(frozen=True)
 class Compacted:
     """The conversation goes on in a new branch that begins with `summary`. The old one, of
-    `context_tokens`, stays and can be returned to."""
+    `context_tokens`, stays and can be returned to. `usage` is what the summary cost where no turn
+    counts it (`/compact`)."""
 
     summary: str
     context_tokens: int
+    usage: Usage = field(default_factory=Usage)
 
 
 @dataclass(frozen=True)
@@ -235,6 +247,7 @@ Event = (
     | ToolOutput
     | CallFinished
     | Notice
+    | Steered
     | Compacted
     | TurnEnded
 )

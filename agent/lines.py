@@ -55,6 +55,8 @@ class Lines:
                 return [_approval("decided", request) | words | {"source": source}]
             case ev.Notice(text):
                 return [_engine("notice", text=text)]
+            case ev.Steered(text):
+                return [self._message("user", [{"type": "text", "text": text}])]
             case ev.Compacted(summary, tokens):
                 return [_engine("compacted", summary=summary, context_tokens=tokens)]
             case ev.TurnEnded():

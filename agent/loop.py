@@ -1,8 +1,8 @@
 """The agent: a prompt in, events out, until the model ends its turn or something stops it.
 
-`Agent.run(prompt)` is a synchronous generator that works in the caller's thread; `interrupt()` may
-be called from any other. The transcript is append-only: what was sampled is the history, results
-are appended as data. Whatever stops a run, the next `run` continues from where it stopped.
+`Agent.run(prompt)` is a synchronous generator that works in the caller's thread; `interrupt()` and
+`steer(text)` may be called from any other. The transcript is append-only: what was sampled is the
+history, results are appended as data. Whatever stops a run, the next `run` continues from there.
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING
 
 from ds4_agent.agent import events as ev
 from ds4_agent.agent.calls import CallRunner, interrupted
-from ds4_agent.agent.compaction import compaction_room, continued, summarise
+from ds4_agent.agent.compaction import compaction_room, continued, opening, summarise
 from ds4_agent.agent.errors import UsageError
+from ds4_agent.agent.limits import MALFORMED_LIMIT, Limits, why_it_ended
+from ds4_agent.agent.steering import Steering, spoken
 from ds4_agent.agent.steps import LENGTH_ERROR, Model, Step, Tail, run_step
 from ds4_agent.agent.transcript import Transcript
 from ds4_agent.agent.undo import NOT_SAVED
@@ -27,7 +29,7 @@ from ds4_agent.engine.dsml.encode import (
     tool_result_segments,
     user_segments,
 )
-from ds4_agent.engine.dsml.segments import Segment, data, template
+from ds4_agent.engine.dsml.segments import Segment
 from ds4_agent.engine.errors import Cancelled, ContextFullError, EngineError
 
 if TYPE_CHECKING:
@@ -45,16 +47,6 @@ RESERVE = 64
 # What a step may use even of the room that is kept for a summary.
 LEAST_STEP = 64
 _TOO_LARGE = "Error: the result does not fit into the context and was left out"
-MALFORMED_LIMIT = 3  # steps in a row whose calls cannot be read
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What one prompt may use; None is unlimited."""
-
-    max_turns: int | None = None  # model steps
-    max_tokens: int | None = None  # output tokens
-    seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -88,6 +80,7 @@ class _Turn:
     malformed: int = 0
     text: str = ""
     usage: ev.Usage = field(default_factory=ev.Usage)
+    steered: tuple[str, ...] = ()  # taken from those that wait, not given to the model yet
 
 
 @dataclass(frozen=True)
@@ -105,7 +98,7 @@ class _End:
 
 
 class Agent:
-    """One session with one model. Not for two threads at once, except `interrupt`."""
+    """One session with one model. Not for two threads at once, except `interrupt` and `steer`."""
 
     def __init__(
         self,
@@ -134,10 +127,12 @@ class Agent:
         self._runner = runner
         self._recorder = recorder
         self._undo = undo
-        self._reminders: list[str] = []  # what the model is told before its next user turn
+        self._undone: dict[int, str] = {}  # undos the model is told of before its next user turn
         self._notices = tuple(notices)
         self._retool = retool
         self._announcement = ""  # what the model has yet to read about its tools
+        self._opening = ""  # the summary that the next prompt of a new branch begins with
+        self._steering = Steering()
         self._on_close = on_close
         self._cancel = runner.cancel
         self._stop: ev.TurnReason = "interrupted"  # why `cancel` is set, when it is
@@ -182,6 +177,25 @@ class Agent:
         """Stop the run under way as soon as possible. Thread-safe; nothing when none is."""
         self._cancel.set()
 
+    def steer(self, text: str) -> None:
+        """Say something to the run under way: the model reads it with the results of its next
+        calls (`Steered`). Thread-safe. What a run ends without having read waits."""
+        self._steering.add(text)
+
+    def withdraw(self) -> tuple[str, ...]:
+        """Take back what `steer` said and the model has not read, oldest first. Thread-safe."""
+        return self._steering.take()
+
+    def compact(self) -> Iterator[ev.Event]:
+        """Between runs: go on in a new branch that begins with a summary of this one. Yields what
+        happens; an interrupt changes nothing.
+
+        Raises UsageError where there is no conversation yet, and EngineError.
+        """
+        if not self._transcript.length:
+            raise UsageError("there is nothing to summarise yet")
+        return self._recorded(self._compact_now())
+
     def uncompact(self) -> bool:
         """Between runs: back to the conversation before the last compaction, which is then not
         compacted again until it is entirely full. False where there is none."""
@@ -190,6 +204,7 @@ class Agent:
         branch = self._branches.pop()
         self._transcript.switch(branch.context)
         self._tail = branch.tail
+        self._opening = ""
         self._room = 0
         return True
 
@@ -202,8 +217,6 @@ class Agent:
             raise UsageError(NOT_SAVED)
         undone = self._undo.last_turn()
         self._recorder.undone(undone)
-        if undone.reminder():
-            self._reminders.append(undone.reminder())
         return undone
 
     def run(self, prompt: str) -> Iterator[ev.Event]:
@@ -212,8 +225,11 @@ class Agent:
         Raises ContextFullError when the prompt does not fit (nothing is changed then) and
         EngineError when the engine fails (the next prompt can be tried).
         """
+        return self._recorded(self._run(prompt))
+
+    def _recorded(self, events: Iterator[ev.Event]) -> Iterator[ev.Event]:
         try:
-            for event in self._run(prompt):
+            for event in events:
                 self._recorder.record(event)
                 yield event
                 yield from map(ev.Notice, self._recorder.new_failures())
@@ -227,6 +243,7 @@ class Agent:
         self._runner.new_turn()
         if self._undo is not None:
             self._undo.snapshots.new_turn()
+            self._undone = self._undo.news()
         turn = _Turn()
         began = time.monotonic()
         told = self._use_other_tools()
@@ -239,9 +256,11 @@ class Agent:
                 end = yield from self._turn(turn, prompt)
             except Cancelled:
                 end = _End(self._stop)
+            finally:
+                self._steering.put_back(turn.steered)
         self._transcript.save("answer")
         seconds = time.monotonic() - began
-        detail = end.detail or self._describe(end.reason)
+        detail = end.detail or why_it_ended(end.reason, self.limits, self.context_limit)
         yield ev.TurnEnded(end.reason, turn.text, turn.usage, turn.steps, seconds, detail)
 
     def _use_other_tools(self) -> tuple[str, ...]:
@@ -256,10 +275,10 @@ class Agent:
         return changed.notices
 
     def _turn(self, turn: _Turn, prompt: str) -> Generator[ev.Event, None, _End]:
-        prompt = "\n\n".join(filter(None, (self._announcement, prompt)))
+        prompt = "\n\n".join(filter(None, (self._opening, self._announcement, prompt)))
         speech = user_segments(prompt)
         if self._tail.results:  # calls still waiting for their answer share the user's turn
-            speech = [*tool_result_segments(self._tail.results), template("\n\n"), data(prompt)]
+            speech = [*tool_result_segments(self._tail.results), *spoken([prompt])]
         speech = [*self._reminder(), *speech]
         while True:
             segments = [*self._tail.closing, *speech, *assistant_header(self._model.thinking)]
@@ -268,7 +287,7 @@ class Agent:
             if needed + self._room >= self._transcript.limit and self._is_worth_compacting():
                 compacted = yield from self._compact(turn, prompt)
                 if compacted is not None:
-                    speech = compacted
+                    speech = [*compacted, *spoken(turn.steered)]
                     continue
             if needed >= self._transcript.limit:
                 if turn.steps == 0:
@@ -284,7 +303,8 @@ class Agent:
             end = self._must_stop(turn, circle)
             if end is not None:
                 return end
-            speech = tool_result_segments(self._tail.results)
+            turn.steered = self._steering.take()
+            speech = [*tool_result_segments(self._tail.results), *spoken(turn.steered)]
 
     def _is_worth_compacting(self) -> bool:
         """Whether most of the context is conversation, which a summary can stand for."""
@@ -295,29 +315,52 @@ class Agent:
         branch goes on, and is not asked again. Raises Cancelled with nothing changed."""
         before, results = self._transcript.length, self._tail.results
         yield ev.Notice(f"the context is nearly full ({before:,} tokens): summarising it")
-        summary, usage = yield from summarise(
-            self._transcript.fork(), self._model, self._tail.closing, results, RESERVE, self._cancel
-        )
+        summary, usage = yield from self._summarise()
         turn.usage += usage
         if not summary:
             self._room = 0
             yield ev.Notice("the model wrote no summary; the conversation goes on until it is full")
             return None
-        left = self._transcript.switch(self._new_context())
-        self._branches.append(_Branch(left, self._tail))
-        self._tail = Tail(closing=self._prefix)
+        self._branch_off()
         yield ev.Compacted(summary, before)
         goes_on = continued(summary, prompt, results, is_under_way=turn.steps > 0)
         return [*self._reminder(), *goes_on]
 
+    def _compact_now(self) -> Generator[ev.Event, None, None]:
+        self._cancel.clear()
+        before, results = self._transcript.length, self._tail.results
+        try:
+            summary, usage = yield from self._summarise()
+        except Cancelled:
+            yield ev.Notice("interrupted: the conversation stays as it is")
+            return
+        if not summary:
+            yield ev.Notice("the model wrote no summary: the conversation stays as it is")
+            return
+        self._branch_off()
+        self._opening, self._room = opening(summary, results), compaction_room(self.context_limit)
+        yield ev.Compacted(summary, before, usage)
+
+    def _summarise(self) -> Generator[ev.Event, None, tuple[str, ev.Usage]]:
+        fork, tail = self._transcript.fork(), self._tail
+        asked = summarise(fork, self._model, tail.closing, tail.results, RESERVE, self._cancel)
+        return (yield from asked)
+
+    def _branch_off(self) -> None:
+        left = self._transcript.switch(self._new_context())
+        self._branches.append(_Branch(left, self._tail))
+        self._tail = Tail(closing=self._prefix)
+
     def _reminder(self) -> list[Segment]:
         """What the model has not been told yet and must know before the user speaks."""
-        return reminder_segments("\n".join(self._reminders)) if self._reminders else []
+        return reminder_segments("\n".join(self._undone.values())) if self._undone else []
 
     def _step(
         self, turn: _Turn, encoded: Sequence[tuple[int, str]]
     ) -> Generator[ev.Event, None, Step]:
         """One model step over what is new. Raises Cancelled with the step closed."""
+        yield from map(ev.Steered, turn.steered)
+        turn.steered = ()
         turn.steps += 1
         yield ev.StepStarted(turn.steps, len(encoded))
         room = self._transcript.limit - self._transcript.length - len(encoded) - RESERVE
@@ -340,12 +383,18 @@ class Agent:
         finally:
             if self._transcript.length > before:  # else what was owed still is
                 self._tail = step.tail
-                self._reminders = []
-                self._announcement = ""
+                self._announcement = self._opening = ""
+                self._tell_of_undos()
             turn.text = step.text
             turn.usage += step.usage
         yield from self._close(step)
         return step
+
+    def _tell_of_undos(self) -> None:
+        """The model has what `_reminder` said."""
+        if self._undo is not None and self._undone:
+            self._undo.snapshots.told(self._undone)
+        self._undone = {}
 
     def _close(self, step: Step) -> Generator[ev.Event, None, None]:
         """The events that end a step, and with it every call that was begun and is not whole."""
@@ -411,21 +460,6 @@ class Agent:
     def _new_call_id(self) -> str:
         self._calls += 1
         return f"call_{self._calls:02d}"
-
-    def _describe(self, reason: ev.TurnReason) -> str:
-        limits = self.limits
-        return {
-            "end": "",
-            "max_turns": f"stopped after {limits.max_turns} model steps (--max-turns)",
-            "max_tokens": "stopped: the answer reached its length limit (--max-tokens)",
-            "time_limit": f"stopped after {limits.seconds:g} s (--time-limit)"
-            if limits.seconds is not None
-            else "",
-            "context": f"stopped: the context of {self.context_limit:,} tokens is full (--ctx)",
-            "repeated_call": "stopped: the same call again and again",
-            "malformed": f"stopped: {MALFORMED_LIMIT} calls in a row could not be read",
-            "interrupted": "interrupted",
-        }[reason]
 
     @contextmanager
     def _time_limit(self) -> Iterator[None]:

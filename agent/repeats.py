@@ -29,6 +29,7 @@ class Remembered:
     content: str
     is_error: bool
     changes: int  # how many changing calls had run when it was given
+    is_settled: bool = True  # no background job ran when it was given
     unchanged: int = 1  # times asked with nothing changed in between
     total: int = 1  # times answered with the very same content
 
@@ -51,6 +52,8 @@ class Memory:
         seen = self._answers.get(_key(tool, arguments))
         if seen is None or changes_alone or tool in _POLLS or seen.changes != self._changes:
             return None
+        if not seen.is_settled:  # the job may have gone on after it
+            return None
         seen.unchanged += 1
         return seen
 
@@ -62,8 +65,10 @@ class Memory:
         is_error: bool,
         *,
         changed: bool,
+        changes_alone: bool = False,
     ) -> bool:
-        """Remember an answer. `changed`: the call ran and may have changed something.
+        """Remember an answer. `changed`: the call ran and may have changed something;
+        `changes_alone` as in `look_up`.
 
         Returns True when this same answer has come so often that the turn should stop.
         """
@@ -71,7 +76,9 @@ class Memory:
         key = _key(tool, arguments)
         before = self._answers.get(key)
         total = before.total + 1 if before is not None and before.content == content else 1
-        self._answers[key] = Remembered(content, is_error, self._changes, total=total)
+        self._answers[key] = Remembered(
+            content, is_error, self._changes, is_settled=not changes_alone, total=total
+        )
         return total >= (POLL_LIMIT if tool in _POLLS else CIRCLE_LIMIT)
 
 

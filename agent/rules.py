@@ -32,10 +32,17 @@ class Rule:
     pattern: str | None
     text: str
 
+    def names_any(self, tools: Iterable[str]) -> bool:
+        """Whether it speaks of any of these tools."""
+        return any(fnmatchcase(name, self.tool) for name in tools)
 
-def parse_rules(texts: Iterable[str], known: Sequence[str]) -> tuple[Rule, ...]:
+
+def parse_rules(
+    texts: Iterable[str], known: Sequence[str], *, is_typed: bool = True
+) -> tuple[Rule, ...]:
     """The rules of comma- or blank-separated texts. Raises UsageError for a rule that cannot be
-    meant: a typing error in a refusal would otherwise allow what it forbids."""
+    meant: a typing error in a refusal would otherwise allow what it forbids. `is_typed`: for this
+    run; a rule of config.toml may name a plugin that is not here today."""
     rules = []
     for text in texts:
         for piece in _split(text):
@@ -44,7 +51,7 @@ def parse_rules(texts: Iterable[str], known: Sequence[str]) -> tuple[Rule, ...]:
                 raise UsageError(f"`{piece}` is no permission rule; write Tool or Tool(pattern)")
             pattern = match[2] if match[2] not in (None, "", "*") else None
             rule = Rule(match[1].lower(), pattern, piece.strip())
-            if not any(fnmatchcase(name, rule.tool) for name in known):
+            if is_typed and not rule.names_any(known):
                 raise UsageError(f"no tool `{match[1]}`; there are {', '.join(known)}")
             rules.append(rule)
     return tuple(rules)

@@ -61,13 +61,6 @@ class TurnUndone:
             )
         return "\n".join(lines)
 
-    def reminder(self) -> str:
-        """What the model is told before its next turn, "" for nothing."""
-        if not self.changed:
-            return ""
-        names = ", ".join(self.changed)
-        return f"Undone by the user, the files are as before: {names}"
-
 
 class Undo:
     """The undo of a living session."""
@@ -91,11 +84,20 @@ class Undo:
                 self.snapshots.undo_begins(turn)
                 # Backwards: a directory was made for the first file in it and goes with the last.
                 files = tuple(self._undo(file) for file in reversed(turn.files))
-                self.snapshots.undo_ended(turn)
+                undone = TurnUndone(files[::-1], turn.had_commands, turn.damaged)
+                self.snapshots.undo_ended(turn, undone.changed)
             except SnapshotError as error:
                 raise OutputError(str(error)) from error
-            return TurnUndone(files[::-1], turn.had_commands, turn.damaged)
+            return undone
         raise UsageError(NOTHING)
+
+    def news(self) -> dict[int, str]:
+        """What the model has yet to be told, by turn: undos by `/undo` and by `--undo` in another
+        process, also while the session did not run."""
+        return {
+            turn: f"Undone by the user, the files are as before: {', '.join(changed)}"
+            for turn, changed in self.snapshots.news().items()
+        }
 
     def _did_nothing(self, turn: SavedTurn) -> bool:
         """Whether none of its changes was made: each was refused, or the process was killed."""
@@ -112,6 +114,7 @@ class Undo:
 
         shown = printable(os.fspath(file.path))
         try:
+            self._workspace.admit(file.path)  # where the user let the agent write
             place = self._workspace.locate(os.fspath(file.path))
             if place.real != file.path:
                 return FileUndone(shown, "left", "a symbolic link leads elsewhere now")

@@ -18,7 +18,9 @@ On disk, in the session's directory (0700, files 0600):
                            no file; `made` counts the directories made for a new one
     {"type": "after", "turn", "path"}           the change of that path's last `before` was made
     {"type": "command", "turn"}                 a command ran: what it changed is not saved
-    {"type": "undo", "turn"} {"type": "undone", "turn"}
+    {"type": "undo", "turn"} {"type": "undone", "turn", "changed"}
+                           `changed` names the files that the undo changed, for the model
+    {"type": "told", "turn"}                    the model has read of that undo
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ import hashlib
 import json
 import os
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -78,6 +80,7 @@ class _Journal:
     commands: set[int] = field(default_factory=set)
     begun: set[int] = field(default_factory=set)
     undone: set[int] = field(default_factory=set)
+    news: dict[int, tuple[str, ...]] = field(default_factory=dict)  # undone, and not told yet
     damaged: int = 0
 
     @property
@@ -182,9 +185,19 @@ class Snapshots:
         """On the disk before the first file is put back. Raises SnapshotError."""
         self._mark("undo", turn)
 
-    def undo_ended(self, turn: SavedTurn) -> None:
-        """The turn will not be undone again. Raises SnapshotError."""
-        self._mark("undone", turn)
+    def undo_ended(self, turn: SavedTurn, changed: Sequence[str] = ()) -> None:
+        """The turn will not be undone again; `changed` is what the model has to know of it.
+        Raises SnapshotError."""
+        self._mark("undone", turn, changed=list(changed))
+
+    def news(self) -> dict[int, tuple[str, ...]]:
+        """By turn, what undos changed that the model was not told of; other processes undo too."""
+        return _read(self._folder).news
+
+    def told(self, turns: Iterable[int]) -> None:
+        """The model knows of the undos of these turns."""
+        for turn in turns:
+            self._try({"type": "told", "turn": turn})
 
     def close(self) -> None:
         """Safe to call twice."""
@@ -192,10 +205,10 @@ class Snapshots:
             os.close(self._journal)
             self._journal = -1
 
-    def _mark(self, kind: str, turn: SavedTurn) -> None:
+    def _mark(self, kind: str, turn: SavedTurn, **more: Any) -> None:
         try:
             self._open()
-            self._append({"type": kind, "turn": turn.number})
+            self._append({"type": kind, "turn": turn.number, **more})
         except OSError as error:
             reason = error.strerror or error
             raise SnapshotError(f"cannot write {self._folder / JOURNAL}: {reason}") from error
@@ -315,6 +328,10 @@ def _fold(journal: _Journal, record: Mapping[str, Any]) -> None:
             journal.begun.add(record["turn"])
         case "undone":
             journal.undone.add(record["turn"])
+            if changed := record.get("changed"):
+                journal.news[record["turn"]] = tuple(changed)
+        case "told":
+            journal.news.pop(record["turn"], None)
 
 
 def _announced(record: Mapping[str, Any]) -> SavedFile:

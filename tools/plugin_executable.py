@@ -24,9 +24,12 @@ KNOWN = frozenset({"name", "description", "parameters", "effect"})
 
 DESCRIBING = 'exec "$0" --ds4-describe 2>/dev/null'
 # stdout is the result, so stderr goes another way: its end is kept, and follows when $0 has failed.
+# A timeout sends TERM to all of them: only $0 ends by it, so that what it said is still told.
 RUNNING = """\
 set -o pipefail
-{ errors=$("$0" 2>&1 >&3 3>&- | tail -c 4000 | tr -d '\\0'); } 3>&1
+trap : TERM
+kept() { trap '' TERM; tail -c 4000 | tr -d '\\0'; }
+{ errors=$(trap : TERM; "$0" 2>&1 >&3 3>&- | kept); } 3>&1
 code=$?
 [ $code = 0 ] || printf '\\n%s' "$errors"
 exit $code

@@ -26,6 +26,7 @@ COMPACTED = "The conversation goes on from a summary of itself; /uncompact retur
 COMMANDS = {
     "help": "keys and commands",
     "tools": "what the model can do here",
+    "compact": "go on from a summary of the conversation",
     "uncompact": "back to the conversation before its summary",
     "cost": "tokens and time of this session",
     "why-slow": "what of the last prompt was computed, and why it was not on disk",

@@ -6,10 +6,11 @@ plain prompt both talk to the agent only through here; neither blocks on it.
 """
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from queue import SimpleQueue
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from ds4_agent.agent.events import (
     ApprovalRequest,
@@ -84,11 +85,8 @@ class Undone:
     text: str
 
 
-@dataclass(frozen=True)
-class _Undo:
-    """Asks the agent's thread for an undo, in its place among the prompts."""
-
-
+# Asks the agent's thread for something else, in its place among the prompts.
+_Work = Literal["undo", "compact"]
 Item = Event | Loading | Loaded | LoadFailed | Question | TurnFailed | TurnOver | Undone
 _INTERRUPTED = Decision("deny", "interrupted by the user")
 
@@ -101,7 +99,7 @@ class Conversation:
     def __init__(self, build: Build, post: Callable[[Item], None]) -> None:
         self._build = build
         self._post = post
-        self._prompts: SimpleQueue[str | _Undo | None] = SimpleQueue()
+        self._prompts: SimpleQueue[tuple[Literal["prompt"] | _Work, str] | None] = SimpleQueue()
         self._agent: Agent | None = None
         self._lock = threading.Lock()  # over the question and the wish to end the turn
         self._asked: ApprovalRequest | None = None
@@ -118,11 +116,23 @@ class Conversation:
         """Run `prompt` once the model is loaded and the turn before it is over."""
         with self._lock:
             self._interrupted = self._closing
-        self._prompts.put(prompt)
+        self._prompts.put(("prompt", prompt))
 
-    def undo(self) -> None:
-        """Take back the last turn's changes to files. `TurnOver` comes at its end, too."""
-        self._prompts.put(_Undo())
+    def do(self, work: _Work) -> None:
+        """`undo`: take back the last turn's changes to files; `compact`: go on from a summary.
+        `TurnOver` comes at its end, too."""
+        with self._lock:
+            self._interrupted = self._closing
+        self._prompts.put((work, ""))
+
+    def steer(self, text: str) -> None:
+        """Give the model `text` with the results of its next calls (`Steered` says that it was)."""
+        if self._agent is not None:
+            self._agent.steer(text)
+
+    def withdraw(self) -> tuple[str, ...]:
+        """What `steer` was told and the model has not been given; it is not given any more."""
+        return () if self._agent is None else self._agent.withdraw()
 
     def interrupt(self) -> None:
         """End the current turn soon; its `TurnOver` still comes."""
@@ -174,17 +184,20 @@ class Conversation:
         self._agent = agent
         try:
             self._post(Loaded(agent))
-            while not self._closing and (prompt := self._prompts.get()) is not None:
-                if isinstance(prompt, _Undo):
+            while not self._closing and (asked := self._prompts.get()) is not None:
+                work, prompt = asked
+                if work == "undo":
                     self._take_back(agent)
+                elif work == "compact":
+                    self._follow(agent, agent.compact)
                 else:
-                    self._take_turn(agent, prompt)
+                    self._follow(agent, partial(agent.run, prompt))
         finally:
             agent.close()
 
-    def _take_turn(self, agent: "Agent", prompt: str) -> None:
+    def _follow(self, agent: "Agent", begin: Callable[[], Iterator[Event]]) -> None:
         try:
-            for event in agent.run(prompt):
+            for event in begin():
                 self._post(event)
                 if self._interrupted:  # also when it was wished before the run had begun
                     agent.interrupt()

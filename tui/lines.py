@@ -5,6 +5,8 @@ In: a mark to show. Out: a line of text, EOFError or KeyboardInterrupt. `stop` m
 way raise something else, from a signal handler or another thread.
 """
 
+import os
+import select
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -14,14 +16,20 @@ from prompt_toolkit import PromptSession
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.output.vt100 import Vt100_Output
 
+from ds4_agent.agent.display import one_line
+
 __all__ = ["DumbLines", "Lines", "PromptLines"]
 
 
 class Lines(Protocol):
     """A way to read lines. Used from the main thread, except `stop`."""
 
-    def read(self, mark: Callable[[], str]) -> str:
-        """A prompt, possibly of several lines, with history."""
+    def read(self, mark: Callable[[], str], draft: str = "") -> str:
+        """A prompt, possibly of several lines, with history. `draft` stands there already."""
+        ...
+
+    def typed(self) -> str:
+        """A whole line that was typed while nothing was read, "" where there is none."""
         ...
 
     def ask(self, question: str) -> str:
@@ -46,8 +54,11 @@ class PromptLines:
         )
         self._question: PromptSession[str] = PromptSession(output=output)
 
-    def read(self, mark: Callable[[], str]) -> str:
-        return self._prompt.prompt(mark)
+    def read(self, mark: Callable[[], str], draft: str = "") -> str:
+        return self._prompt.prompt(mark, default=draft)
+
+    def typed(self) -> str:
+        return _typed()
 
     def ask(self, question: str) -> str:
         return self._question.prompt(question)
@@ -68,14 +79,30 @@ class DumbLines:
         if hasattr(sys.stdin, "reconfigure"):
             sys.stdin.reconfigure(errors="replace")
 
-    def read(self, mark: Callable[[], str]) -> str:
-        return input(mark())
+    def read(self, mark: Callable[[], str], draft: str = "") -> str:
+        if not draft:
+            return input(mark())
+        return input(f"{mark()}[Enter sends: {one_line(draft)}] ") or draft
+
+    def typed(self) -> str:
+        return _typed()
 
     def ask(self, question: str) -> str:
         return input(question)
 
     def stop(self, why: BaseException) -> bool:
         return False
+
+
+def _typed() -> str:
+    """Outside of a prompt the terminal gathers whole lines, so that this never waits."""
+    descriptor = sys.stdin.fileno()
+    if not select.select([descriptor], [], [], 0)[0]:
+        return ""
+    try:
+        return os.read(descriptor, 1 << 16).decode("utf-8", "replace").strip()
+    except OSError:  # the terminal is gone, which a signal tells as well
+        return ""
 
 
 class _QuietOutput(Vt100_Output):

@@ -9,14 +9,23 @@ import signal
 import sys
 import termios
 import time
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from types import FrameType
 from typing import TYPE_CHECKING
 
 from ds4_agent.agent.display import one_line, visible
-from ds4_agent.agent.events import ApprovalRequest, Decision, StepFinished, TurnEnded, Usage
+from ds4_agent.agent.events import (
+    ApprovalRequest,
+    Compacted,
+    Decision,
+    Steered,
+    StepFinished,
+    TurnEnded,
+    Usage,
+)
 from ds4_agent.tui.commands import (
     command_of,
     cost_text,
@@ -51,12 +60,13 @@ __all__ = ["PlainScreen", "run"]
 
 QUIT_WITHIN = 2.0  # seconds in which a second Ctrl+C ends the session
 KEYS = (
-    ("Enter", "send"),
+    ("Enter", "send; while the model works: given to it with its next results, or after it"),
     ("Alt+Enter", "new line"),
     ("Up, Down", "earlier prompts"),
     ("Ctrl+C", "clear the line, interrupt the model, then quit"),
     ("Shift+Tab", "permission mode: ask, accept-edits, plan, auto"),
 )
+LISTEN_EVERY = 0.1  # seconds between two looks at what was typed while the model works
 SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
@@ -123,6 +133,8 @@ class PlainScreen:
         self._turns = 0
         self._footer = ""
         self._interrupted_at = -QUIT_WITHIN
+        self._waiting: deque[str] = deque()  # typed while the model worked, not given to it yet
+        self._draft = ""  # what an interrupt kept from the model
 
     def run(self, first_prompt: str = "") -> int:
         """Read and answer prompts until the user leaves; returns the exit code."""
@@ -132,6 +144,9 @@ class PlainScreen:
         self._view.line("/help lists keys and commands", "dim")
         text = first_prompt
         while True:
+            if not text.strip() and self._waiting:
+                text = self._waiting.popleft()
+                self._view.line(f"{self._mark()}{text}", "bold")
             if not text.strip():
                 try:
                     text = self._read()
@@ -143,7 +158,9 @@ class PlainScreen:
             if command == "quit":
                 return 0
             if command == "undo":
-                stays = self._take_back()
+                stays = self._follow(lambda: self.conversation.do("undo"))
+            elif command == "compact":
+                stays = self._follow(lambda: self.conversation.do("compact"))
             elif command is not None:
                 stays = self._run_command(command)
             else:
@@ -168,8 +185,9 @@ class PlainScreen:
     def _read(self) -> str:
         """The next prompt. Ctrl+C clears the line, twice it leaves; Ctrl+D leaves at once."""
         while True:
+            draft, self._draft = self._draft, ""
             try:
-                return self._lines.read(self._mark)
+                return self._lines.read(self._mark, draft)
             except KeyboardInterrupt:
                 if self._presses_again():
                     raise EOFError from None
@@ -178,10 +196,6 @@ class PlainScreen:
     def _take_turn(self, prompt: str) -> bool:
         """Run one prompt; returns False if the user left."""
         return self._follow(lambda: self.conversation.send(visible(prompt)))
-
-    def _take_back(self) -> bool:
-        """Undo the last turn; returns False if the user left."""
-        return self._follow(self.conversation.undo)
 
     def _follow(self, begin: Callable[[], None]) -> bool:
         """Begin something in the agent's thread and show it to its end; False if the user left."""
@@ -192,16 +206,34 @@ class PlainScreen:
         begin()  # after the inbox is empty: its end must not be taken for something earlier
         while True:
             try:
-                item = self._inbox.get()
+                self._listen()
+                item = self._inbox.get(timeout=LISTEN_EVERY)
                 if isinstance(item, TurnOver):
                     self._end_turn()
                     return True
                 self._take(item)
+            except Empty:
+                pass
             except KeyboardInterrupt:
                 if self._presses_again():
                     return False
                 self.conversation.interrupt()
+                self._keep()
                 self._view.line("interrupting; Ctrl+C again quits", "dim")
+
+    def _listen(self) -> None:
+        """Take what was typed meanwhile; a prompt is given to the model as soon as it can be."""
+        while text := visible(self._lines.typed()):
+            self._waiting.append(text)
+            if command_of(text) is None:
+                self.conversation.steer(text)
+
+    def _keep(self) -> None:
+        """Of an interrupted turn, what the model has not been given comes back to the prompt."""
+        back = [text for text in self.conversation.withdraw() if text in self._waiting]
+        for text in back:
+            self._waiting.remove(text)
+        self._draft = "\n".join(filter(None, (self._draft, *back)))
 
     def _take(self, item: Item) -> None:
         match item:
@@ -210,6 +242,9 @@ class PlainScreen:
             case Loaded(agent):
                 self._agent = agent
                 agent.mode = self._mode
+                for text in self._waiting:
+                    if command_of(text) is None:
+                        agent.steer(text)
                 self._view.line(f"model {visible(agent.identity.model)}", "dim")
                 if agent.identity.hint:
                     self._view.line(visible(agent.identity.hint), "dim")
@@ -223,6 +258,10 @@ class PlainScreen:
                 self._view.line(text)
             case TurnOver():
                 pass
+            case Steered(text):
+                with suppress(ValueError):
+                    self._waiting.remove(text)
+                self._view.line(f"{self._mark()}{text}", "bold")
             case _:
                 self._view.show(item)
                 self._note(item)
@@ -237,8 +276,11 @@ class PlainScreen:
             self._worked += event.seconds
             self._turns += 1
             self._footer += f" · {seconds(event.seconds)}"
+        elif isinstance(event, Compacted):
+            self._usage += event.usage
 
     def _end_turn(self) -> None:
+        self.conversation.withdraw()  # what the model has not read is the next prompt
         self._view.end_text()
         parts = [self._footer, self._about.mode_shown(self._mode), one_line(self._about.branch, 32)]
         self._view.line(" · ".join(part for part in parts if part), "dim")
@@ -250,6 +292,7 @@ class PlainScreen:
             self._view.line("  it holds invisible or control characters, written out:", "yellow")
         text = arguments_text(request.tool, request.arguments)
         self._view.line("    " + text.replace("\n", "\n    "))
+        self._listen()
         with suppress(termios.error):
             termios.tcflush(sys.stdin.fileno(), termios.TCIFLUSH)
         while True:

@@ -24,7 +24,9 @@ from textual.driver import Driver
 from ds4_agent.agent.events import (
     ApprovalRequest,
     CallStarted,
+    Compacted,
     PrefillProgressed,
+    Steered,
     StepFinished,
     TextDelta,
     ThinkingDelta,
@@ -68,9 +70,10 @@ __all__ = ["AgentApp"]
 
 FRAME = 1 / 20  # seconds between two paints of what the agent said
 TICK = 0.5  # seconds between two paints of the clock
+WORKS = {"undo": "undoing", "compact": "summarising"}  # what the status line says meanwhile
 QUIT_WITHIN = 2.0  # seconds in which a second Ctrl+C ends the session
 KEYS = (
-    ("Enter", "send; while the model works, queue"),
+    ("Enter", "send; while the model works: given to it with its next results, or after it"),
     ("Shift+Enter, Ctrl+J", "new line"),
     ("Up, Down", "earlier prompts"),
     ("Esc", "interrupt the model; queued prompts come back to the input"),
@@ -199,6 +202,8 @@ class AgentApp(App[None]):
                 await self._transcript.notice(text)
             case TurnOver():
                 await self._end_turn()
+            case Steered(text):
+                await self._show_steered(text)
             case _:
                 await self._transcript.show(item)
                 self._count(item)
@@ -213,6 +218,7 @@ class AgentApp(App[None]):
 
     async def _end_turn(self) -> None:
         await self._close_question()
+        self.conversation.withdraw()  # what the model has not read is the next prompt
         self._busy_since = self._sampling_from = None
         self._set(activity="ready", busy=False, is_ending=False, prefill=None)
         await self._send_next()
@@ -228,6 +234,8 @@ class AgentApp(App[None]):
             self._last_usage = event.usage
             self._worked += event.seconds
             self._turns += 1
+        elif isinstance(event, Compacted):
+            self._usage += event.usage
 
     # What the user says
 
@@ -239,7 +247,9 @@ class AgentApp(App[None]):
             return
         self._queue.append(message.text)
         self._set(queued=len(self._queue))
-        if self._agent is not None and self._busy_since is None:
+        if self._busy_since is not None:
+            self.conversation.steer(message.text)
+        elif self._agent is not None:
             await self._send_next()
 
     async def _send_next(self) -> None:
@@ -249,7 +259,16 @@ class AgentApp(App[None]):
             self._set(activity="working", busy=True, elapsed=0.0)
             await self._transcript.ask(prompt)
             self.conversation.send(prompt)
+            for later in self._queue:
+                self.conversation.steer(later)
         self._set(queued=len(self._queue))
+
+    async def _show_steered(self, text: str) -> None:
+        """A queued prompt has reached the model in the middle of its turn."""
+        if text in self._queue:
+            self._queue.remove(text)
+        self._set(queued=len(self._queue))
+        await self._transcript.ask(text)
 
     async def _run_command(self, name: str) -> None:
         if name == "quit":
@@ -272,19 +291,20 @@ class AgentApp(App[None]):
         elif name == "why-slow":
             parting = self._agent.divergence() if self._agent else ""
             await self._transcript.notice(slow_text(self._last_usage, parting))
-        elif name == "undo":
-            await self._undo()
+        elif name in ("undo", "compact"):
+            await self._do(name)
         else:
             await self._transcript.notice(f"There is no command /{name}; see /help", "warning")
 
-    async def _undo(self) -> None:
+    async def _do(self, work: str) -> None:
+        """Have the agent's thread undo or summarise."""
         if self._busy_since is not None or self._agent is None:
-            said = "/undo works between turns: wait, or press Esc first"
+            said = f"/{work} works between turns: wait, or press Esc first"
             await self._transcript.notice(said, "warning")
             return
         self._busy_since = self._clock()
-        self._set(activity="undoing", busy=True, elapsed=0.0)
-        self.conversation.undo()
+        self._set(activity=WORKS[work], busy=True, elapsed=0.0)
+        self.conversation.do("undo" if work == "undo" else "compact")
 
     # The question in the slot
 
@@ -316,11 +336,15 @@ class AgentApp(App[None]):
         """Esc: end the turn; what was queued comes back to be thought over."""
         if self._busy_since is None and not self._queue:
             return
-        waiting = [*self._queue, *([self._prompt.text] if self._prompt.text else [])]
-        if self._queue:
-            self._queue.clear()
-            self._prompt.replace_all("\n".join(waiting))
-            self._set(queued=0)
+        back = list(self._queue)
+        if self._agent is not None:  # the model may have been given some in this very moment
+            back = list(self.conversation.withdraw())
+        if back:
+            for text in back:
+                self._queue.remove(text)
+            draft = [self._prompt.text] if self._prompt.text else []
+            self._prompt.replace_all("\n".join([*back, *draft]))
+            self._set(queued=len(self._queue))
         if self._busy_since is not None:
             self._set(is_ending=True)
             self.conversation.interrupt()

@@ -12,6 +12,7 @@ import pytest
 
 from ds4_agent.agent import events as ev
 from ds4_agent.agent.compaction import compaction_room
+from ds4_agent.agent.errors import UsageError
 from ds4_agent.agent.lines import Lines
 from ds4_agent.agent.loop import RESERVE, Agent
 
@@ -113,6 +114,79 @@ def test_an_interrupted_summary_changes_nothing(make_agent: Make, play: SimpleNa
     assert events[-1].reason == "interrupted"
     assert spelled(agent) == before
     assert run(agent, "second " + "door " * 100)[-1].text == "Done."
+
+
+# Asked for by the user
+
+
+def test_a_summary_that_is_asked_for_begins_the_next_prompt(
+    make_agent: Make, play: SimpleNamespace
+) -> None:
+    agent = make_agent(
+        play.say("Painted it."),
+        play.say("They want blue doors.", expect=ASKS),
+        play.say("Second one painted.", expect="They want blue doors\\.\n\npaint the second$"),
+        play.say("Third.", expect="^third$"),
+    )
+    run(agent, "paint the first")
+    before = agent.context_tokens
+
+    events = list(agent.compact())
+
+    (compacted,) = play.of_kind(events, ev.Compacted)
+    assert (compacted.summary, compacted.context_tokens) == ("They want blue doors.", before)
+    assert compacted.usage.output_tokens > 0
+    assert run(agent, "paint the second")[-1].text == "Second one painted."
+    assert "Painted it." not in spelled(agent)
+    assert run(agent, "third")[-1].text == "Third."
+
+
+def test_a_summary_that_is_asked_for_is_taken_back(make_agent: Make, play: SimpleNamespace) -> None:
+    agent = make_agent(play.say("One."), play.say("Summary."), play.say("Two.", expect="^second$"))
+    run(agent, "first")
+    before = spelled(agent)
+    list(agent.compact())
+
+    assert agent.uncompact()
+
+    assert run(agent, "second")[-1].text == "Two."
+    assert spelled(agent).startswith(before)
+
+
+def test_results_that_an_interrupt_kept_from_the_model_are_in_the_new_branch(
+    make_agent: Make, play: SimpleNamespace
+) -> None:
+    expected = "Summary\\.[\\s\\S]*half way[\\s\\S]*go on$"
+    agent = make_agent(
+        play.call("bash", command="echo half way; sleep 30"),
+        play.say("Summary."),
+        play.say("ok", expect=expected),
+    )
+    for event in agent.run("go"):
+        if isinstance(event, ev.ToolOutput):
+            agent.interrupt()
+    list(agent.compact())
+    assert run(agent, "go on")[-1].text == "ok"
+
+
+def test_there_must_be_something_to_summarise(make_agent: Make, play: SimpleNamespace) -> None:
+    with pytest.raises(UsageError, match="nothing to summarise"):
+        make_agent(play.say("x")).compact()
+
+
+def test_an_interrupted_or_empty_summary_that_was_asked_for_changes_nothing(
+    make_agent: Make, play: SimpleNamespace
+) -> None:
+    slow = play.say("one two three four", delay_ms=200, chunk=1)
+    agent = make_agent(play.say("One."), slow, play.say(" "), play.say("Two.", expect="^second$"))
+    run(agent, "first")
+    before = spelled(agent)
+    threading.Timer(0.3, agent.interrupt).start()
+    for _ in range(2):
+        (notice,) = play.of_kind(list(agent.compact()), ev.Notice)
+        assert "stays as it is" in notice.text
+        assert spelled(agent) == before
+    assert run(agent, "second")[-1].text == "Two."
 
 
 def test_a_compaction_is_a_line_of_the_stream() -> None:

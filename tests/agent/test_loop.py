@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -291,6 +292,47 @@ def test_a_repeated_call_is_answered_from_memory_then_ends_the_turn(
     assert [call.ran for call in finished] == [True, False, False]
     assert "not run again" in finished[1].content
     play.assert_well_formed(events)
+
+
+def test_a_look_is_taken_again_and_only_the_same_answer_is_a_repetition(
+    make_agent: Make, play: SimpleNamespace, repo: Path
+) -> None:
+    read = play.call("read", path="src/client.py")
+    steps = [read, read, read, read, play.say("never")]
+    events = []
+    for event in make_agent(*steps).run("go"):
+        if isinstance(event, ev.CallFinished) and len(play.of_kind(events, ev.CallFinished)) == 1:
+            (repo / "src/client.py").write_text("changed by somebody else\n")
+        events.append(event)
+    contents = [call.content for call in play.of_kind(events, ev.CallFinished)]
+    assert "the answer is the same" in contents[1]
+    assert "changed by somebody else" in contents[2]
+    assert "the answer is the same" in contents[3]
+    assert events[-1].reason != "repeated_call"
+
+
+def test_what_was_seen_while_a_job_ran_is_not_remembered(
+    make_agent: Make, play: SimpleNamespace, repo: Path
+) -> None:
+    cat = play.call("bash", command="cat out 2>&1")
+    start = play.call("bash", command="until test -e go; do sleep 0.02; done; echo x > out",
+                      background=True)  # fmt: skip
+    wait = play.call("bash_status", job=1)
+    agent = make_agent(start, cat, wait, cat, play.say("ok", expect="exit code 0\nx"))
+    for event in agent.run("go"):
+        if isinstance(event, ev.CallReady) and event.name == "bash_status":
+            (repo / "go").touch()
+            while agent._runner._jobs_run():
+                time.sleep(0.02)
+    assert isinstance(event, ev.TurnEnded)
+    assert event.text == "ok"
+
+
+def test_a_circle_ends_with_a_question(make_agent: Make, play: SimpleNamespace) -> None:
+    again = play.call("bash", command="true")
+    agent = make_agent(again, again, again, again, play.say("ok"))
+    assert run(agent)[-1].detail.endswith("what should be done instead?")
+    assert run(agent, "go on")[-1].text == "ok"  # the answer may be to go on
 
 
 def test_the_same_call_after_a_change_is_not_a_repetition(

@@ -144,6 +144,26 @@ def test_the_model_is_told_with_the_next_prompt_and_only_once(
     assert f"<｜latest_reminder｜>{told}<｜User｜>next prompt" in text
 
 
+def test_the_model_is_told_of_an_undo_in_another_process(
+    make_agent: Make, play: SimpleNamespace, ds4: Ds4, client: Path
+) -> None:
+    expected = "^next$"
+    steps = [play.call("edit", **EDIT), play.say("ok"), play.say("ok", expect=expected)]
+    agent = make_agent(*steps, play.say("ok"))
+    turn(agent)
+    assert ds4([], "--undo").code == 0
+    assert client.read_text() == OLD
+    turn(agent, "next")
+    turn(agent, "last")
+    transcript = agent._transcript
+    text = transcript.tokenizer.decode(transcript._context.tokens)
+    told = (
+        "<｜latest_reminder｜>Undone by the user, the files are as before: src/client.py<｜User｜>"
+    )
+    assert text.count(told) == text.count("Undone by the user") == 1
+    assert f"{told}next" in text
+
+
 def test_a_prompt_that_does_not_fit_keeps_the_news_for_the_next_one(
     make_agent: Make, play: SimpleNamespace, tmp_path: Path
 ) -> None:

@@ -103,6 +103,22 @@ def test_turns_are_undone_from_the_last_and_none_twice(snapshots: Snapshots, fil
     assert befores == [digest(B), digest(A)]
 
 
+def test_an_undo_is_news_until_it_is_told_in_other_processes_as_well(
+    snapshots: Snapshots, session: Path, file: Path
+) -> None:
+    change(snapshots, file, A, B)
+    turn = snapshots.last_turn()
+    assert turn is not None
+    other = Snapshots(session, [file.parent])
+    other.undo_ended(turn, ["a.txt"])
+    other.close()
+    assert snapshots.news() == {turn.number: ("a.txt",)}
+    snapshots.told([turn.number])
+    again = Snapshots(session, [file.parent])
+    assert again.news() == {}
+    again.close()
+
+
 def test_a_session_that_goes_on_in_another_process_keeps_its_turns(
     snapshots: Snapshots, session: Path, file: Path
 ) -> None:

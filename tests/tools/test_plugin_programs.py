@@ -87,6 +87,14 @@ def test_a_program_that_hangs_is_killed_with_its_group(
     assert not (root / "survivor").exists()
 
 
+def test_what_a_program_said_before_it_hung_is_told(program, call_plugin, monkeypatch) -> None:
+    monkeypatch.setattr("ds4_agent.tools.plugin_executable.RUN_S", 0.5)
+    program("print('half', flush=True); print('the reason', file=sys.stderr); time.sleep(30)")
+    content = call_plugin("shout").content
+    for words in ("was stopped", "half", "the reason"):
+        assert words in content
+
+
 def test_a_program_ends_when_the_user_interrupts(
     program, call_plugin, context: ToolContext
 ) -> None:

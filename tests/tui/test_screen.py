@@ -7,6 +7,7 @@ import pytest
 
 from ds4_agent.tui.approval import ApprovalPanel
 from ds4_agent.tui.input import PromptInput
+from ds4_agent.tui.messages import UserMessage
 from ds4_agent.tui.session import about
 from ds4_agent.tui.status import StatusLine
 from ds4_agent.tui.tool import ToolMessage
@@ -130,6 +131,48 @@ def test_a_queued_prompt_follows(perform, stage):
         assert "two" in stage.text(app)
 
     perform(story, stage.say("First."), stage.say("Second.", expect="two"))
+
+
+def prompts(app):
+    return [str(message.visual) for message in app.query(UserMessage)]
+
+
+def test_a_queued_prompt_reaches_the_model_with_its_next_results(perform, stage, repo: Path):
+    async def story(app, pilot):
+        await pilot.press(*"one", "enter")
+        await stage.until(pilot, lambda: "running bash" in stage.text(app))
+        await pilot.press(*"two", "enter")
+        assert "1 queued" in stage.text(app)
+        (repo / "said").touch()
+        await stage.until(pilot, lambda: "Both." in stage.answers(app))
+        await stage.idle(pilot)
+        assert app.query_one(StatusLine).status.queued == 0
+        assert prompts(app) == ["one", "two"]
+
+    command = "until test -e said; do sleep 0.05; done"
+    steps = (stage.call("bash", command=command), stage.say("Both.", expect="two$"))
+    perform(story, *steps, permission_mode="auto")
+
+
+def test_a_summary_can_be_asked_for_and_taken_back(perform, stage):
+    async def story(app, pilot):
+        await pilot.press(*"/compact", "enter")
+        await stage.until(pilot, lambda: "nothing to summarise yet" in stage.text(app))
+        await stage.idle(pilot)
+        await pilot.press(*"one", "enter")
+        await stage.until(pilot, lambda: "First." in stage.answers(app))
+        await stage.idle(pilot)
+        await pilot.press(*"/compact", "enter")
+        await stage.until(pilot, lambda: "goes on from a summary" in stage.text(app))
+        await stage.idle(pilot)
+        await pilot.press(*"two", "enter")
+        await stage.until(pilot, lambda: "Second." in stage.answers(app))
+        await stage.idle(pilot)
+        await pilot.press(*"/uncompact", "enter")
+        await stage.until(pilot, lambda: "Back in the whole" in stage.text(app))
+
+    second = stage.say("Second.", expect="They count\\.\n\ntwo$")
+    perform(story, stage.say("First."), stage.say("They count."), second, size=(80, 40))
 
 
 def test_escape_while_a_question_stands_refuses_it(perform, stage, clock, repo: Path):

@@ -104,7 +104,8 @@ def start(repo: Path, tmp_path: Path, script, stage) -> Iterator[Callable[..., T
         master, slave = pty.openpty()
         termios.tcsetwinsize(slave, (24, 80))
         before = termios.tcgetattr(slave)
-        kept = {key: os.environ[key] for key in ("PATH", "HOME") if key in os.environ}
+        names = ("PATH", "HOME", "PYTHONPATH")
+        kept = {name: os.environ[name] for name in names if name in os.environ}
         process = subprocess.Popen(
             [sys.executable, *program, "--model", model, *arguments],
             stdin=slave,
@@ -159,6 +160,51 @@ def test_a_whole_session_on_the_plain_prompt(start):
     terminal.type(b"\x04")
     assert terminal.end() == 0
     assert terminal.is_restored()
+
+
+@pytest.mark.parametrize("term", ["xterm-256color", "dumb"])
+def test_what_is_typed_while_the_model_works_is_given_to_it(
+    start, repo: Path, script, stage, term: str
+):
+    model = script(
+        stage.call("bash", command="echo begun; until test -e said; do sleep 0.05; done"),
+        stage.say("Both read.", expect="two$"),
+        stage.say("word " * 3000, delay_ms=5, expect="^three$"),
+        stage.say("Four read.", expect="^four$"),
+    )
+    terminal = start("--plain", "--permission-mode", "auto", model=model, TERM=term)
+    terminal.wait_for(b"auto >")
+    terminal.type(b"one\r")
+    terminal.wait_for(b"* $ echo begun")
+    terminal.type(b"two\r")
+    time.sleep(0.5)
+    (repo / "said").touch()
+    terminal.wait_for(b"auto > two")
+    terminal.wait_for_prompt(b"Both read.", b"auto >")
+    terminal.type(b"three\r")
+    terminal.wait_for(b"word word")
+    terminal.type(b"four\r")  # no tool boundary comes; the interrupt keeps it
+    time.sleep(0.5)
+    terminal.process.send_signal(signal.SIGINT)
+    terminal.wait_for_prompt(b"interrupting", b"four")
+    terminal.type(b"\r")
+    terminal.wait_for_prompt(b"Four read.", b"auto >")
+    terminal.type(b"\x04")
+    assert terminal.end() == 0
+    assert terminal.is_restored()
+
+
+def test_a_prompt_typed_while_the_model_answers_follows(start, script, stage):
+    slow = stage.say("word " * 100, delay_ms=10)
+    model = script(slow, stage.say("Summary."), stage.say("Second.", expect="^two$|two$"))
+    terminal = start("--plain", model=model)
+    terminal.wait_for(b"ask >")
+    terminal.type(b"one\r")
+    terminal.wait_for(b"word")
+    terminal.type(b"/compact\rtwo\r/quit\r")
+    assert terminal.end() == 0
+    text = bytes(terminal.received)
+    assert text.index(b"from a summary") < text.index(b"Second.")
 
 
 def test_a_dumb_terminal_gets_the_plain_prompt_without_one_escape(start):
