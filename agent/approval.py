@@ -3,7 +3,8 @@
 In: a tool call. Out: a `Verdict`: allowed, or refused with the reason the model is told. Order:
 refusing rules, then `--yolo`, the mode's own refusals, asking rules, allowing rules, what the mode
 allows, what was allowed for the session, and only then a question. Nothing that is not allowed ever
-runs.
+runs. No mode allows what leads outside the workspace: only `--yolo`, an answer, or a rule with a
+pattern for where it really leads.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import os
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from ds4_agent.agent.errors import UsageError
 from ds4_agent.agent.events import ApprovalAsked, ApprovalDecided, ApprovalRequest, Decision
@@ -137,7 +138,7 @@ class Approvals:
             decision = self._ask(request)
             decided = ApprovalDecided(request, decision, self.approver_name)
             if decision.behaviour == "allow-session":
-                asking = denied_by(self.ask, request.tool, request.arguments)
+                asking = self._asking(request)
                 self._session.add(_session_key(request, asking))
         if decided.source:
             if self.log is not None:
@@ -149,25 +150,37 @@ class Approvals:
         """The decision that needs no question; source "" when there is nothing to tell."""
         tool, arguments, effect = request.tool, request.arguments, request.effect
         rule = denied_by(self.deny, tool, arguments)
+        rule = rule or denied_by(self.deny, tool, _really(request))
         if rule is not None:
             return _refused(request, f"the rule {rule.text} forbids it", "rule")
         if self.yolo:
             return _allowed(request)
         if self.mode == "plan" and effect != "read":
             return _refused(request, "plan mode only reads; describe the change instead", "mode")
-        asking = denied_by(self.ask, tool, arguments)
-        if asking is None and allowed_by(self.allow, tool, arguments) is not None:
-            return _allowed(request)
-        if asking is None and effect in _ALLOWED[self.mode]:
+        asking = self._asking(request)
+        if asking is None and self._is_allowed(request):
             return _allowed(request)
         if _session_key(request, asking) in self._session:
             return _allowed(request)
         if self.mode == "deny":
             return _refused(request, "only reading and what a rule allows is permitted", "mode")
         if self.approver is None:
-            needs = _NEEDS[effect] if asking is None else f"the rule {asking.text} asks first"
-            return _refused(request, f"{needs}, and there is nobody to ask", "headless")
+            why = f"{_need(request, asking)}, and there is nobody to ask"
+            return _refused(request, why, "headless")
         return None
+
+    def _is_allowed(self, request: ApprovalRequest) -> bool:
+        """By a rule or the mode, where no rule asks."""
+        if request.outside:
+            named = [rule for rule in self.allow if rule.pattern is not None]
+            return allowed_by(named, request.tool, _really(request)) is not None
+        if allowed_by(self.allow, request.tool, request.arguments) is not None:
+            return True
+        return request.effect in _ALLOWED[self.mode]
+
+    def _asking(self, request: ApprovalRequest) -> Rule | None:
+        asking = denied_by(self.ask, request.tool, request.arguments)
+        return asking or denied_by(self.ask, request.tool, _really(request))
 
     def _ask(self, request: ApprovalRequest) -> Decision:
         assert self.approver is not None  # _settled refuses without one
@@ -189,10 +202,26 @@ _NEEDS = {
 
 def _session_key(request: ApprovalRequest, asking: Rule | None) -> tuple[str, str, str]:
     """What an `allow-session` covers: the very same command; any call of a tool on files, but where
-    a rule asks only those on the same path."""
+    a rule asks only those on the same path, and outside the workspace this one file."""
+    if request.outside:
+        return request.tool, "outside", request.outside
     if request.effect == "execute" or asking is not None:
         return request.tool, "call", subject(request.tool, request.arguments)
     return request.tool, "effect", request.effect
+
+
+def _really(request: ApprovalRequest) -> Mapping[str, Any]:
+    """The arguments, with the path that a link or `..` leads to."""
+    if not request.outside:
+        return request.arguments
+    return {**request.arguments, "path": request.outside}
+
+
+def _need(request: ApprovalRequest, asking: Rule | None) -> str:
+    """Why there is a question."""
+    if request.outside:
+        return f"{request.outside} is outside the workspace"
+    return _NEEDS[request.effect] if asking is None else f"the rule {asking.text} asks first"
 
 
 def _allowed(request: ApprovalRequest) -> ApprovalDecided:

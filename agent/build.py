@@ -23,6 +23,7 @@ from ds4_agent.agent.places import Places
 from ds4_agent.agent.rules import parse_rules
 
 if TYPE_CHECKING:
+    from ds4_agent.agent.calls import CallRunner
     from ds4_agent.agent.identity import Identity, Retooled
     from ds4_agent.agent.loop import Agent
     from ds4_agent.agent.prompt.facts import Facts
@@ -191,25 +192,16 @@ class _Records:
 
 
 def _assemble(parts: _Parts, stack: ExitStack) -> Agent:
-    from ds4_agent.agent.calls import CallRunner
     from ds4_agent.agent.limits import Limits
     from ds4_agent.agent.loop import Agent
     from ds4_agent.agent.record import Recorder, StoreRecord
     from ds4_agent.agent.undo import Undo
-    from ds4_agent.tools.types import ToolContext
     from ds4_agent.tools.workspace import Workspace
 
     options, engine, records = parts.options, parts.engine, parts.records
     settings = options.settings
     snapshots = records.snapshots
     workspace = Workspace(options.directory, options.add_dirs, watch=snapshots)
-
-    def context(cancel: threading.Event, on_output: Callable[[str], None]) -> ToolContext:
-        return ToolContext(workspace, parts.processes, cancel, on_output)
-
-    def jobs_run() -> bool:
-        return any(job.ended is None for job in parts.processes.jobs.values())
-
     kept = (snapshots, records.approvals, records.trace, StoreRecord(engine))
     others = [record for record in kept if record is not None]
     identity = _identity(parts, parts.tools)
@@ -221,14 +213,7 @@ def _assemble(parts: _Parts, stack: ExitStack) -> Agent:
         identity,
         model,
         _transcript(parts, resumed, prefix),
-        CallRunner(
-            parts.tools,
-            context,
-            parts.approvals,
-            parts.cancel,
-            jobs_run,
-            on_command=snapshots.command_ran if snapshots else lambda: None,
-        ),
+        _runner(parts, workspace),
         Recorder(records.log, others, time.time, header=_header(parts, model, resumed)),
         prefix=prefix,
         limits=Limits(settings.max_turns, settings.max_tokens, settings.time_limit),
@@ -292,10 +277,31 @@ def _transcript(parts: _Parts, resumed: Resumed | None, prefix: Sequence[Segment
 
 
 def _announcement(parts: _Parts, changed: Changed | None) -> str:
-    """What the model reads of tools that changed."""
     from ds4_agent.agent.reload import announcement
 
     return announcement(changed, with_schemas=parts.profile != "nano") if changed else ""
+
+
+def _runner(parts: _Parts, workspace: Workspace) -> CallRunner:
+    from ds4_agent.agent.calls import CallRunner
+    from ds4_agent.tools.types import ToolContext
+
+    def context(cancel: threading.Event, on_output: Callable[[str], None]) -> ToolContext:
+        return ToolContext(workspace, parts.processes, cancel, on_output)
+
+    def jobs_run() -> bool:
+        return any(job.ended is None for job in parts.processes.jobs.values())
+
+    snapshots = parts.records.snapshots
+    return CallRunner(
+        parts.tools,
+        context,
+        parts.approvals,
+        parts.cancel,
+        jobs_run,
+        on_command=snapshots.command_ran if snapshots else lambda: None,
+        workspace=workspace,
+    )
 
 
 def session_prefix(

@@ -7,9 +7,11 @@ an error the model can act on. Nothing here raises for what a call says.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ds4_agent.agent.approval import Approvals
@@ -27,6 +29,7 @@ from ds4_agent.agent.threads import streamed
 
 if TYPE_CHECKING:
     from ds4_agent.tools.types import Effect, Tool, ToolContext, ToolResult
+    from ds4_agent.tools.workspace import Workspace
 
 __all__ = ["Answer", "CallRunner"]
 
@@ -53,10 +56,12 @@ class CallRunner:
         cancel: threading.Event,
         jobs_run: Callable[[], bool] = lambda: False,
         on_command: Callable[[], None] = lambda: None,
+        workspace: Workspace | None = None,
     ) -> None:
         """`context(cancel, on_output)` makes what a tool runs in; `jobs_run()` says whether a
         background job may be changing things meanwhile; `on_command()` is told before a call runs
-        that may change more than files."""
+        that may change more than files; what leads out of `workspace` is asked about."""
+        self._workspace = workspace
         self._on_command = on_command
         self._jobs_run = jobs_run
         self._tools = {tool.name: tool for tool in tools}
@@ -90,8 +95,8 @@ class CallRunner:
 
     def _only_reads(self, call: CallReady) -> bool:
         tool = self._tools.get(call.name)
-        if tool is None or _wrong_arguments(tool, call.arguments):
-            return False
+        if tool is None or _wrong_arguments(tool, call.arguments) or self._outside(call):
+            return False  # outside the workspace each look is asked about
         return tool.effect_of(call.arguments) == "read"
 
     def _new_answer(self, call: CallReady, finished: CallFinished, effect: Effect) -> Answer:
@@ -116,15 +121,25 @@ class CallRunner:
         if wrong:  # nobody is asked about a call that cannot run
             return _not_run(call, f"Error: {wrong}"), "read"
         effect = tool.effect_of(call.arguments)
-        request = ApprovalRequest(call.id, tool.name, effect, call.arguments, _REASONS[effect])
+        outside = self._outside(call)
+        reason = f"{_LEAVES[effect]}: {outside}" if outside else _REASONS[effect]
+        request = ApprovalRequest(call.id, tool.name, effect, call.arguments, reason, outside)
         decided = yield from self.approvals.decide(request)
         if decided.decision.behaviour == "deny":
             return _not_run(call, _refusal(decided)), effect
         if self.cancel.is_set():
             return _not_run(call, INTERRUPTED), effect
+        if outside and self._workspace is not None:
+            self._workspace.admit(Path(outside))
         if effect == "execute":
             self._on_command()
         return (yield from self._run(call)), effect
+
+    def _outside(self, call: CallReady) -> str:
+        """Where a file tool's path leads, if that is outside the workspace; else ""."""
+        if self._workspace is None or call.name not in _FILE_TOOLS or "path" not in call.arguments:
+            return ""
+        return os.fspath(self._workspace.outside(call.arguments["path"]) or "")
 
     def _run(self, call: CallReady) -> Generator[ToolOutput, None, CallFinished]:
         from ds4_agent.tools.registry import execute
@@ -142,8 +157,14 @@ INTERRUPTED_MIDWAY = "Error: the user interrupted while this ran; it may be half
 _SAME = "This same call was answered before and nothing has changed since; it was not run again."
 _LOOKED = "This same call was answered before; it was looked at again and the answer is the same."
 _STOPPED = "Error: the same call with the same answer for the third time; the turn ends here"
-_REASONS: Mapping[str, str] = {
+_FILE_TOOLS = ("read", "write", "edit", "list", "search")
+_LEAVES: Mapping[str, str] = {
     "read": "reads outside the workspace",
+    "edit": "changes a file outside the workspace",
+    "execute": "changes what may run, outside the workspace",
+}
+_REASONS: Mapping[str, str] = {
+    "read": "reads",
     "edit": "changes files",
     "execute": "runs a command",
 }

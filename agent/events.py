@@ -61,13 +61,15 @@ class Usage:
 
 @dataclass(frozen=True)
 class ApprovalRequest:
-    """A call that needs a yes. `arguments` is exactly what will run; `reason`: why it is asked."""
+    """A call that needs a yes. `arguments` is exactly what will run; `reason`: why it is asked;
+    `outside`: where its path really leads, if that is outside the workspace, else ""."""
 
     call_id: str
     tool: str
     effect: Literal["read", "edit", "execute"]
     arguments: Mapping[str, Any]
     reason: str
+    outside: str = ""
 
 
 @dataclass(frozen=True)

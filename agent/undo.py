@@ -152,6 +152,7 @@ class Undo:
 
         shown = printable(os.fspath(file.path))
         try:
+            self._workspace.admit(file.path)  # where the user let the agent write
             place = self._workspace.locate(os.fspath(file.path))
             if place.real != file.path:
                 return FileUndone(shown, "left", "a symbolic link leads elsewhere now")

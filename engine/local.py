@@ -16,7 +16,7 @@ from ds4_agent.engine.dsml.tokenizer import Tokenizer
 from ds4_agent.engine.errors import Cancelled, EngineError, ModelFormatError
 from ds4_agent.engine.worker import Worker
 
-__all__ = ["ModelEngine"]
+__all__ = ["ModelEngine", "with_store"]
 
 DEFAULT_CONTEXT = 131_072  # of a published model: 0.9 GB of KV rows in bf16
 
@@ -38,17 +38,17 @@ class ModelEngine:
         self.tokenizer = Tokenizer.from_file(directory / "tokenizer.json")
         self._worker = Worker()
         try:
-            self._runtime, self.fingerprint, says_nano = self._worker.call(
+            self.runtime, self.fingerprint, says_nano = self._worker.call(
                 _load, self._worker, directory, self.tokenizer, context_length, on_load
             )
         except BaseException:
             self._worker.close()
             raise
         if store is not None:
-            self._runtime = _with_store(self._runtime, store, self.fingerprint)
+            self.runtime = with_store(self.runtime, store, self.fingerprint)
         is_nano = is_nano or says_nano
         self.model_name = "nano" if is_nano else directory.resolve().name
-        self.context_length = self._runtime.context_length
+        self.context_length = self.runtime.context_length
         self.default_thinking = "off" if is_nano else "low"
         self.default_profile = "nano" if is_nano else "lean"
         self.default_sampling = (
@@ -57,18 +57,19 @@ class ModelEngine:
 
     @property
     def store_failure(self) -> str:
-        return "" if self._runtime.store is None else self._runtime.store.failure
+        return "" if self.runtime.store is None else self.runtime.store.failure
 
     def new_context(self, ids: Sequence[int] = ()) -> ModelContext:
-        return ModelContext(self._runtime).holding(ids)
+        return ModelContext(self.runtime).holding(ids)
 
     def close(self) -> None:
-        if self._runtime.store is not None:
-            self._runtime.store.close()  # first: it still asks the engine thread for rows
+        if self.runtime.store is not None:
+            self.runtime.store.close()  # first: it still asks the engine thread for rows
         self._worker.close()
 
 
-def _with_store(runtime: Runtime, options: StoreOptions, fingerprint: str) -> Runtime:
+def with_store(runtime: Runtime, options: StoreOptions, fingerprint: str) -> Runtime:
+    """The same engine, its contexts' states kept on disk."""
     from ds4_agent.engine.kvstore.disk import Disk
     from ds4_agent.engine.kvstore.keys import root_key
     from ds4_agent.engine.kvstore.snapshot import Layout

@@ -3,6 +3,7 @@ nothing: values share one list and each knows how much of it is its own. Never c
 """
 
 import threading
+from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -12,12 +13,14 @@ from ds4_agent.engine.errors import ContextFullError, TokenRangeError
 
 __all__ = ["TokenLog", "check_ids"]
 
+TYPE = "I"  # of four bytes, as ids are hashed and stored
+
 
 @dataclass(frozen=True)
 class _Tape:
     """The shared list. Only ever grows, and only behind the longest value that reads it."""
 
-    ids: list[int] = field(default_factory=list)
+    ids: "array[int]" = field(default_factory=lambda: array(TYPE))
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
@@ -45,6 +48,10 @@ class TokenLog(Sequence[int]):
     def __len__(self) -> int:
         return self._length
 
+    def packed(self, stop: int) -> bytes:
+        """The first `stop` ids, four bytes each, in this machine's order."""
+        return self._tape.ids[: min(stop, self._length)].tobytes()
+
     @overload
     def __getitem__(self, index: int) -> int: ...
 
@@ -55,7 +62,7 @@ class TokenLog(Sequence[int]):
         if isinstance(index, slice):
             start, stop, step = index.indices(self._length)
             if step == 1:
-                return self._tape.ids[start:stop]
+                return self._tape.ids[start:stop].tolist()
             return [self._tape.ids[i] for i in range(start, stop, step)]
         if not -self._length <= index < self._length:
             raise IndexError(f"token {index} of {self._length}")

@@ -26,7 +26,7 @@ from ds4_agent.tools.output import Output
 from ds4_agent.tools.process import find_program
 from ds4_agent.tools.text import shown as shown_line
 from ds4_agent.tools.types import ToolContext, ToolError, ToolResult
-from ds4_agent.tools.workspace import MissingFileError, Place, printable
+from ds4_agent.tools.workspace import MissingFileError, Place, printable, refuse_special
 
 WORKER = Path(__file__).with_name("search_worker.py")
 DEFAULT_RESULTS, MOST_RESULTS = 100, 1000
@@ -103,6 +103,8 @@ def search(
     place = context_.workspace.locate(path)
     if not place.real.exists():
         raise MissingFileError(f"{place.shown} does not exist")
+    if not place.real.is_dir():
+        refuse_special(place, place.real.stat())  # a pipe or device named outright never ends
     query = make_query(pattern, mode == "regex", place, context, max_results, glob)
     found = with_ripgrep(query, context_) or with_worker(query, context_)
     return ToolResult(render(query, found))

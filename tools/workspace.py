@@ -78,18 +78,34 @@ class Workspace:
         self._watch = watch
         self.root = Path(os.path.realpath(root))
         self.roots = (self.root, *(Path(os.path.realpath(extra)) for extra in extra_roots))
+        self._admitted: frozenset[Path] = frozenset()
         self._seen: dict[Path, bytes] = {}
         self._lock = threading.Lock()
 
     def locate(self, path: str) -> Place:
         """Where `path` leads, every symlink on the way resolved. Raises OutsideError."""
-        if not path or "\0" in path:
-            raise ToolError("the path is empty" if not path else "the path holds a NUL character")
-        absolute = Path(self.root, os.path.expanduser(path))
-        real = Path(os.path.realpath(absolute))
+        absolute, real = self._resolved(path)
         if self._root_of(real) is None:
             raise OutsideError(f"{path} is outside the workspace")
         return Place(self._shown(absolute, real), real)
+
+    def outside(self, path: str) -> Path | None:
+        """Where `path` leads if that is in none of the roots, admitted or not."""
+        try:
+            _, real = self._resolved(path)
+        except ToolError:
+            return None
+        return None if any(map(real.is_relative_to, self.roots)) else real
+
+    def admit(self, real: Path) -> None:
+        """The user has allowed this one path outside of the roots, and what a tool finds below."""
+        self._admitted |= {real}
+
+    def _resolved(self, path: str) -> tuple[Path, Path]:
+        if not path or "\0" in path:
+            raise ToolError("the path is empty" if not path else "the path holds a NUL character")
+        absolute = Path(self.root, os.path.expanduser(path))
+        return absolute, Path(os.path.realpath(absolute))
 
     def remember(self, place: Place, data: bytes) -> None:
         """The agent has seen `place` with exactly these bytes."""
@@ -172,7 +188,9 @@ class Workspace:
             self._watch.after_write(place.real)
 
     def _root_of(self, real: Path) -> Path | None:
-        return next((root for root in self.roots if real.is_relative_to(root)), None)
+        # An admitted path is walked to from the top: no link may have appeared anywhere on its way.
+        admitted = Path(real.anchor) if real in self._admitted else None
+        return next((root for root in self.roots if real.is_relative_to(root)), admitted)
 
     def _shown(self, absolute: Path, real: Path) -> str:
         plain = Path(os.path.normpath(absolute))
@@ -253,7 +271,7 @@ def _read_in(parent: int, place: Place) -> FileBytes:
         raise failure(error, place, "read") from error
     try:
         status = os.fstat(descriptor)
-        _refuse_special(place, status)
+        refuse_special(place, status)
         try:
             return FileBytes(_read_all(descriptor, place), status)
         except OSError as error:
@@ -276,7 +294,8 @@ def _read_all(descriptor: int, place: Place) -> bytes:
     return b"".join(chunks)
 
 
-def _refuse_special(place: Place, status: os.stat_result) -> None:
+def refuse_special(place: Place, status: os.stat_result) -> None:
+    """Raise ToolError for what is no regular file."""
     if stat.S_ISDIR(status.st_mode):
         raise ToolError(f"{place.shown} is a directory; use list")
     if not stat.S_ISREG(status.st_mode):

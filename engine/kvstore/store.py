@@ -131,7 +131,7 @@ class KvStore:
         if not found:
             return
         found.sort(key=lambda place: place.position, reverse=True)
-        ids = token_array(tokens[: found[0].position])
+        ids = token_array(tokens, found[0].position)
         keys = chain_keys(self._root, ids)
         yield from (p for p in found if p.hash == place_hash(keys, ids, p.position))
 
@@ -196,7 +196,7 @@ class KvStore:
                 self._disk.close()
 
     def _write(self, job: _Job) -> None:
-        ids = token_array(job.tokens[: job.state.position])
+        ids = token_array(job.tokens, job.state.position)
         keys = chain_keys(self._root, ids)
         name = PlaceName(len(ids), job.kind, place_hash(keys, ids, len(ids)))
         for known in name.as_strong():

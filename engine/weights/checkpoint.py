@@ -29,8 +29,11 @@ _SAMPLE_BYTES, _SAMPLES = 1 << 20, 16
 
 
 def read_config(directory: Path, *, kv_simulation: bool = False) -> ModelConfig:
-    """The configuration of the checkpoint in `directory`. Raises ModelFormatError."""
-    return ModelConfig.from_json(_config_json(directory), kv_simulation=kv_simulation)
+    """The configuration of the checkpoint in `directory`; "ds4_kv_simulation" in its config.json
+    switches the rounding of rows on, too. Raises ModelFormatError."""
+    keys = _config_json(directory)
+    simulates = kv_simulation or bool(keys.get("ds4_kv_simulation", False))
+    return ModelConfig.from_json(keys, kv_simulation=simulates)
 
 
 def load_model(

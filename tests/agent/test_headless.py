@@ -10,9 +10,12 @@ from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_args
 
 import pytest
+
+from ds4_agent.agent import events as ev
+from ds4_agent.agent.lines import Lines
 
 Ds4 = Callable[..., SimpleNamespace]
 EDIT = {"path": "src/client.py", "old": "retries = 3", "new": "retries = 5"}
@@ -78,6 +81,43 @@ def schema() -> Callable[[str], None]:
             assert [error.message for error in validator.iter_errors(line)] == [], line
 
     return check
+
+
+def every_event() -> list[ev.Event]:
+    """One of each kind, as a run tells them, odd values among them."""
+    request = ev.ApprovalRequest("call_01", "bash", "execute", {"command": "ls"}, "why")
+    usage = ev.Usage(1, 0, 1, 2, 1)
+    return [
+        ev.RunStarted("id", "go", "nano", "/tmp", ("read",)),
+        ev.StepStarted(1, 10),
+        ev.PrefillProgressed(5, 10, 0, 12.34),
+        ev.ThinkingDelta("hm"),
+        ev.TextDelta("well"),
+        ev.CallStarted("call_01", "bash"),
+        ev.CallArgument("call_01", "command", "ls"),
+        ev.CallReady("call_01", "bash", {"command": "ls"}),
+        ev.StepFinished(usage, 12, 100, 33.3),
+        ev.ApprovalAsked(request),
+        ev.ApprovalDecided(request, ev.Decision("allow-session"), "user"),
+        ev.ToolOutput("call_01", "a\n"),
+        ev.CallFinished("call_01", "bash", "a", True, "", False),
+        ev.CallFinished("call_02", "", "malformed", True, "", False),
+        ev.Notice("note"),
+        ev.Steered("and this"),
+        ev.Compacted("summary", 12, usage),
+        *(ev.TurnEnded(reason, "", usage, 1, 0.5, "why") for reason in get_args(ev.TurnReason)),
+    ]
+
+
+def test_every_event_has_a_line_of_the_schema_or_none_at_all(
+    schema: Callable[[str], None],
+) -> None:
+    events = every_event()
+    assert {type(event) for event in events} == set(get_args(ev.Event))
+    told = Lines()
+    for event in events:
+        for line in told.feed(event):
+            schema(json.dumps(line))
 
 
 SITUATIONS: dict[str, tuple[str, ...]] = {

@@ -244,7 +244,7 @@ def test_a_forced_run_equals_the_same_ids_one_by_one(engine):
 def test_a_forced_run_is_computed_in_one_request(engine, monkeypatch):
     context = engine.new_context()
     context.extend(prompt(20))
-    worker, call, positions = engine._runtime.worker, engine._runtime.worker.call, [20]
+    worker, call, positions = engine.runtime.worker, engine.runtime.worker.call, [20]
 
     def counted(fn, *arguments):
         result = call(fn, *arguments)
@@ -413,7 +413,7 @@ def test_a_fault_in_the_model_is_an_engine_error_and_leaves_the_context_valid(
     context.extend(prompt(300))
     place = context.checkpoint()
     with monkeypatch.context() as patch:
-        patch.setattr(type(engine._runtime.model), "__call__", lambda *a: 1 / 0)
+        patch.setattr(type(engine.runtime.model), "__call__", lambda *a: 1 / 0)
         with pytest.raises(EngineError, match="the engine failed: ZeroDivisionError"):
             context.extend(prompt(5))
 

@@ -42,7 +42,7 @@ def start(tiny, tmp_path):
 
 
 def flush(engine):
-    assert engine._runtime.store.wait(WAIT)
+    assert engine.runtime.store.wait(WAIT)
     assert engine.store_failure == ""
 
 
@@ -246,7 +246,7 @@ def test_without_a_disk_it_computes_and_says_so_once(start, tmp_path):
     engine = start()
     context, _ = extended(engine, prompt(300))
     context.save("prompt")
-    assert engine._runtime.store.wait(WAIT)
+    assert engine.runtime.store.wait(WAIT)
 
     assert engine.store_failure.startswith("the KV cache is off: ")
     assert greedy(context) == greedy(extended(start(store=None), prompt(300))[0])

@@ -124,6 +124,12 @@ def test_pipes_and_links_are_left_alone(find, tree: Path) -> None:
     assert find("def go") == "src/a.py:6: def go():\n1 match in 1 file"
 
 
+def test_a_pipe_that_is_named_is_refused(call, tree: Path) -> None:
+    os.mkfifo(tree / "pipe")
+    result = call("search", pattern="x", path="pipe")
+    assert result.content == "Error: pipe is a named pipe, not a file"
+
+
 def test_a_wrong_regular_expression_is_named(call, tree: Path) -> None:
     assert call("search", pattern="(", mode="regex").content.startswith(
         "Error: the regular expression is wrong: "

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from ds4_agent.tools.types import ToolError
+from ds4_agent.tools.process import Processes
+from ds4_agent.tools.registry import builtin_tools, execute
+from ds4_agent.tools.types import ToolContext, ToolError
 from ds4_agent.tools.workspace import MissingFileError, OutsideError, Workspace, printable
 
 
@@ -60,6 +62,21 @@ def test_links_inside_are_followed_and_shown_as_given(root: Path) -> None:
     (root / "link").symlink_to("real")
     place = Workspace(root).locate("link/a.txt")
     assert (place.shown, place.real) == ("link/a.txt", root / "real/a.txt")
+
+
+@pytest.mark.parametrize("name", ["read", "search", "edit", "write"])
+def test_an_endless_device_inside_is_refused_at_once(root: Path, name: str) -> None:
+    arguments: dict[str, dict[str, str]] = {
+        "read": {},
+        "search": {"pattern": "x"},
+        "edit": {"old": "a", "new": "b"},
+        "write": {"content": "x"},
+    }
+    (root / "zero").symlink_to("/dev/zero")
+    with Processes() as processes:
+        context = ToolContext(Workspace(root, [Path("/dev")]), processes)
+        result = execute(builtin_tools(), name, {"path": "zero", **arguments[name]}, context)
+    assert result.content == "Error: zero is a device, not a file"
 
 
 def test_an_extra_root_is_inside(root: Path, tmp_path: Path) -> None:
