@@ -13,10 +13,11 @@ from typing import Any, Protocol
 
 from ds4_agent.agent.errors import UsageError
 from ds4_agent.agent.prompt.facts import Facts
+from ds4_agent.agent.prompt.handbook import chapters
 from ds4_agent.engine.dsml.encode import reminder_segments, system_segments
 from ds4_agent.engine.dsml.segments import LATEST_REMINDER, Segment, control, data
 
-PROFILES = ("lean", "nano")
+PROFILES = ("handbook", "lean", "nano")
 
 
 class ToolDescription(Protocol):
@@ -70,9 +71,10 @@ def sections(
     if profile == "nano":
         return _nano(tools, facts, append)
     if profile == "lean":
-        return _lean(tools, facts, effort, append, memory)
+        words = [("system", profile_text("lean").rstrip("\n"))]
+        return _whole(words, tools, facts, effort, append, memory)
     if profile == "handbook":
-        raise UnknownProfileError("the prompt profile `handbook` is not available yet; use lean")
+        return _whole(chapters(), tools, facts, effort, append, memory)
     raise UnknownProfileError(f"no prompt profile `{profile}`; there are {', '.join(PROFILES)}")
 
 
@@ -98,14 +100,29 @@ def _nano(
     ]
 
 
-def _lean(
+def _whole(
+    words: Sequence[tuple[str, str]],
     tools: Sequence[ToolDescription],
     facts: Facts,
     effort: str | None,
     append: str,
     memory: str,
 ) -> list[tuple[str, list[Segment]]]:
-    text = profile_text("lean").rstrip("\n") + (f"\n\n{append}" if append else "")
+    """The profiles of a full model: the named `words`, the TOOLS block, the reminder."""
+    # The handbook's calls are told, not made: data, so that they hold no control token. Only the
+    # TOOLS block shows the real one.
+    (first, text), *more = [*words, *([("append", append)] if append else [])]
+    whole = system_segments(text, [tool.schema() for tool in tools], effort=effort)
+    end = len(system_segments(text, [], effort=effort))
+    return [
+        (first, whole[:end]),
+        *((name, [data(f"\n\n{said}")]) for name, said in more),
+        ("tools", whole[end:]),
+        *_reminder(facts, memory),
+    ]
+
+
+def _reminder(facts: Facts, memory: str) -> list[tuple[str, list[Segment]]]:
     known = [
         ("Date", facts.date),
         ("Directory", facts.directory),
@@ -113,15 +130,8 @@ def _lean(
         ("Tests", facts.tests or "unknown"),
     ]
     reminder = "\n".join(f"{name}: {value}" for name, value in known if value)
-    whole = system_segments(text, [tool.schema() for tool in tools], effort=effort)
-    words = len(system_segments(text, [], effort=effort))
-    parts = [("system", whole[:words]), ("tools", whole[words:])]
     if not memory:
-        return [*parts, ("facts", reminder_segments(reminder))]
+        return [("facts", reminder_segments(reminder))]
     # Late, so that all repositories share the tokens before it; ahead of the facts, which change
     # daily. Both are the one reminder, as the format has it.
-    return [
-        *parts,
-        ("memory", reminder_segments(f"{memory}\n\n")),
-        ("facts", [data(reminder)]),
-    ]
+    return [("memory", reminder_segments(f"{memory}\n\n")), ("facts", [data(reminder)])]
