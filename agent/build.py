@@ -156,7 +156,7 @@ class _Parts:
 
     @property
     def profile(self) -> str:
-        return self.options.settings.prompt_profile or self.engine.default_profile
+        return _profile(self.options, self.engine)
 
 
 class _Records:
@@ -313,13 +313,19 @@ def session_prefix(
     settings = options.settings
     thinking = settings.think or engine.default_thinking
     return render_prompt(
-        settings.prompt_profile or engine.default_profile,
+        _profile(options, engine),
         tools,
         gathered_facts(options),
         effort=None if thinking == "off" else thinking,
         append=settings.append_system_prompt,
         memory=memory.text,
     )
+
+
+def _profile(options: RunOptions, engine: Engine) -> str:
+    from ds4_agent.agent.prompt.profile import profile_of
+
+    return profile_of(options, engine.default_profile, engine.context_length)
 
 
 def gathered_facts(options: RunOptions) -> Facts:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from itertools import takewhile
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ds4_agent.agent.errors import UsageError
 from ds4_agent.agent.prompt.facts import Facts
@@ -17,7 +17,11 @@ from ds4_agent.agent.prompt.handbook import chapters
 from ds4_agent.engine.dsml.encode import reminder_segments, system_segments
 from ds4_agent.engine.dsml.segments import LATEST_REMINDER, Segment, control, data
 
+if TYPE_CHECKING:
+    from ds4_agent.agent.build import RunOptions
+
 PROFILES = ("handbook", "lean", "nano")
+HANDBOOK_CONTEXT = 104_000  # tokens of context from which on a prompt of 26,000 is worth its place
 
 
 class ToolDescription(Protocol):
@@ -76,6 +80,19 @@ def sections(
     if profile == "handbook":
         return _whole(chapters(), tools, facts, effort, append, memory)
     raise UnknownProfileError(f"no prompt profile `{profile}`; there are {', '.join(PROFILES)}")
+
+
+def profile_of(options: RunOptions, of_model: str, context_length: int) -> str:
+    """The profile of a run: the one that is set, else `of_model`, which the engine asks for.
+
+    A full model gets the handbook where its state is read from disk and three quarters of the
+    context stay free. Elsewhere each session would compute it anew, which takes a minute or more.
+    """
+    if options.settings.prompt_profile is not None:
+        return options.settings.prompt_profile
+    keeps_states = options.keeps_states and options.settings.cache_budget > 0
+    is_roomy = context_length >= HANDBOOK_CONTEXT
+    return "handbook" if of_model == "lean" and keeps_states and is_roomy else of_model
 
 
 def has_memory(profile: str) -> bool:
