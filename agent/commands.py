@@ -181,9 +181,7 @@ def _config_prompt(chosen: argparse.Namespace) -> int:
     tokens = len(tokenizer.encode([segment for _, part in parts for segment in part]))
     if chosen.json:
         listed = [{"name": n, "tokens": count, "text": said} for n, count, said in counted]
-        _print_json(
-            {"profile": profile, "model": model, "tokens": tokens, "sections": listed}
-        )
+        _print_json({"profile": profile, "model": model, "tokens": tokens, "sections": listed})
         return 0
     print(visible(text))
     for notice in memory.notices:

@@ -98,6 +98,7 @@ def _figures() -> dict[str, int]:
         "search_width": search.LINE_WIDTH,
         "search_context": search.MOST_CONTEXT,
         "bash_seconds": shell.DEFAULT_TIMEOUT_S,
+        "longest_seconds": shell.LONGEST_TIMEOUT_S,
         "output_head_kib": output.HEAD // kibi,
         "output_tail_kib": output.TAIL // kibi,
         "result_kib": registry.RESULT_LIMIT // kibi,

@@ -12,8 +12,8 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from datetime import date
+from itertools import takewhile
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -119,24 +119,21 @@ def make_repository(root: Path) -> Path:
     return root
 
 
-def examples(source: str) -> Iterator[tuple[str, str]]:
-    """(`call` or `result`, what stands in the fence) of a chapter, in order."""
-    return ((match[1], match[2]) for match in EXAMPLE.finditer(source))
-
-
 def played(source: str, root: Path) -> Iterator[tuple[str, str]]:
-    """(shown, real) of each result in a chapter: its calls are run in order in one repository."""
-    owed: list[str] = []
+    """(shown, real) of each result in a chapter: the calls before it are run in one repository.
+    A call that is followed by no result is not run."""
+    fences = [(match[1], match[2]) for match in EXAMPLE.finditer(source)]
     with Processes() as processes:
         context = ToolContext(Workspace(root), processes, threading.Event())
-        for kind, text in examples(source):
+        for index, (kind, text) in enumerate(fences):
             if kind == "result":
-                yield text.removesuffix("\n"), owed.pop(0)
                 continue
-            owed = [
-                execute(builtin_tools(), call.name, call.arguments, context).content
-                for call in parse_calls(text)
-            ]
+            shown = list(takewhile(lambda fence: fence[0] == "result", fences[index + 1 :]))
+            calls = parse_calls(text) if shown else []
+            assert len(calls) == len(shown)
+            for call, (_, result) in zip(calls, shown, strict=True):
+                done = execute(builtin_tools(), call.name, call.arguments, context)
+                yield result.removesuffix("\n"), done.content
 
 
 CHAPTERS = dict(chapter_sources())
@@ -179,6 +176,7 @@ def test_its_words_hold_no_control_token() -> None:
 RENDER = """
 import hashlib
 from datetime import date
+from itertools import takewhile
 from pathlib import Path
 from ds4_agent.agent.prompt.facts import gather_facts
 from ds4_agent.agent.prompt.profile import render_prompt, stable_part
@@ -263,8 +261,14 @@ def test_every_tool_is_called_in_an_example_and_has_its_signature_told() -> None
 
 
 def test_a_fence_holds_calls_and_nothing_else() -> None:
-    for source in ("1", "read('a.py')", "x = read(path='a')", "read(path=name)", "a.read(path='b')"):
-        with pytest.raises(ValueError, match="."):
+    for source in (
+        "1",
+        "read('a.py')",
+        "x = read(path='a')",
+        "read(path=name)",
+        "a.read(path='b')",
+    ):
+        with pytest.raises(ValueError, match=r"call|malformed"):
             parse_calls(source)
 
 

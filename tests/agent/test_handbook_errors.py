@@ -55,7 +55,7 @@ WRONG_CALLS: list[Call] = [
 @pytest.fixture
 def place(repo: Path) -> Path:
     """A repository with a file for each thing that can be wrong with one."""
-    (repo / "a.py").write_text("def fetch_all(path):\n    return path\n")
+    (repo / "a.py").write_text("def fetch_all(path):\n    return path\n\n\nfetch_one = fetch_all\n")
     (repo / "sub").mkdir()
     (repo / "sub/b.py").write_text("one\n")
     (repo / "binary").write_bytes(b"\0" * 20)
@@ -85,7 +85,8 @@ def tool_errors(place: Path) -> list[str]:
         errors = [run(name, arguments) for name, arguments in WRONG_CALLS]
         (place / "changed.py").write_text("three\n")
         errors.append(run("write", {"path": "changed.py", "content": ""}))
-        run("bash", {"command": "true", "background": True})
+        for _ in range(2):
+            run("bash", {"command": "true", "background": True})
         errors.append(run("bash_status", {"job": 7}))
         run("git", {"action": "add", "path": "."})
         run("git", {"action": "stash"})
@@ -107,7 +108,7 @@ def agent_errors(make_agent: Callable[..., Any], play: SimpleNamespace) -> list[
         make_agent(edit, done, permission_mode="plan"),
         make_agent(read, read, read, done),
         make_agent({"text": "hm" + edit["text"]}, play.say("</think>Done."), think="low"),
-        make_agent(edit | {"finish": "length"}, done),
+        make_agent({"text": edit["text"][:-20], "finish": "length"}, done),
     ]
     events = [event for agent in agents for event in agent.run("go")]
     return [event.content for event in play.of_kind(events, ev.CallFinished)]
