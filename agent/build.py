@@ -48,7 +48,6 @@ __all__ = [
     "gathered_facts",
     "gathered_memory",
     "opened_engine",
-    "session_prefix",
 ]
 
 Asks = Literal["", "resume", "fork"]
@@ -156,7 +155,10 @@ class _Parts:
 
     @property
     def profile(self) -> str:
-        return _profile(self.options, self.engine)
+        from ds4_agent.agent.prompt.profile import profile_of
+
+        engine = self.engine
+        return profile_of(self.options, engine.default_profile, engine.context_length)
 
 
 class _Records:
@@ -207,7 +209,7 @@ def _assemble(parts: _Parts, stack: ExitStack) -> Agent:
     identity = _identity(parts, parts.tools)
     memory = gathered_memory(options, parts.profile)
     model = _model(options, engine, parts.tools)
-    prefix = session_prefix(options, engine, parts.tools, memory)
+    prefix = _prefix(parts, memory)
     resumed, changed = _resumed(parts, prefix, thinking=model.thinking)
     return Agent(
         identity,
@@ -304,28 +306,20 @@ def _runner(parts: _Parts, workspace: Workspace) -> CallRunner:
     )
 
 
-def session_prefix(
-    options: RunOptions, engine: Engine, tools: Sequence[Tool], memory: Memory
-) -> list[Segment]:
+def _prefix(parts: _Parts, memory: Memory) -> list[Segment]:
     """The session's prompt up to the first user turn. Raises UsageError."""
     from ds4_agent.agent.prompt.profile import render_prompt
 
-    settings = options.settings
-    thinking = settings.think or engine.default_thinking
+    settings = parts.options.settings
+    thinking = settings.think or parts.engine.default_thinking
     return render_prompt(
-        _profile(options, engine),
-        tools,
-        gathered_facts(options),
+        parts.profile,
+        parts.tools,
+        gathered_facts(parts.options),
         effort=None if thinking == "off" else thinking,
         append=settings.append_system_prompt,
         memory=memory.text,
     )
-
-
-def _profile(options: RunOptions, engine: Engine) -> str:
-    from ds4_agent.agent.prompt.profile import profile_of
-
-    return profile_of(options, engine.default_profile, engine.context_length)
 
 
 def gathered_facts(options: RunOptions) -> Facts:
