@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ds4_agent.agent.prompt.worked.play import PlayError, play
 from ds4_agent.agent.prompt.worked.render import rendered
-from ds4_agent.agent.prompt.worked.source import SourceError, load_sessions
+from ds4_agent.agent.prompt.worked.source import Session, SourceError, load_sessions
 
 HANDBOOK = Path(__file__).parents[1] / "handbook"
 
@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None, handbook: Path = HANDBOOK) -> i
     parser.add_argument("--check", action="store_true", help="write nothing, compare")
     chosen = parser.parse_args(arguments)
     try:
-        sessions = [s for s in load_sessions() if not chosen.names or s.name in chosen.names]
+        sessions = _chosen(chosen.names)
         texts = {session.name: rendered(session, play(session)) for session in sessions}
     except (SourceError, PlayError) as error:
         print(error, file=sys.stderr)
@@ -43,9 +43,18 @@ def main(arguments: Sequence[str] | None = None, handbook: Path = HANDBOOK) -> i
     return 1 if chosen.check and different else 0
 
 
+def _chosen(names: Sequence[str]) -> list[Session]:
+    sessions = load_sessions()
+    known = [session.name for session in sessions]
+    for name in names:
+        if name not in known:
+            raise SourceError(f"there is no session {name}; there are {', '.join(known)}")
+    return [session for session in sessions if not names or session.name in names]
+
+
 def _difference(name: str, before: str, now: str) -> list[str]:
-    lines = [text.splitlines(keepends=True) for text in (before, now)]
-    return list(difflib.unified_diff(*lines, f"{name} as it stands", f"{name} as played now"))
+    old, new = before.splitlines(keepends=True), now.splitlines(keepends=True)
+    return list(difflib.unified_diff(old, new, f"{name} as it stands", f"{name} as played now"))
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ def rendered(session: Session, turns: Sequence[Played]) -> str:
     segments = user_segments(session.request)
     for turn in turns:
         segments += _turn(turn)
-    return f"## Worked session: {session.title}\n\n{spell(segments)}\n"
+    return f"## {session.title}\n\n{spell(segments)}\n"
 
 
 def _turn(turn: Played) -> list[Segment]:
