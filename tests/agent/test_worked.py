@@ -64,7 +64,7 @@ def text_of(name: str) -> str:
 
 
 def test_there_are_the_six_sessions_and_a_file_for_each() -> None:
-    assert NAMES == [path.stem for path in sorted(HANDBOOK.glob("6*.md"))]
+    assert [path.stem for path in sorted(HANDBOOK.glob("6*.md"))] == NAMES
     assert len(NAMES) == 6
 
 
