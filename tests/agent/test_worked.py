@@ -12,6 +12,7 @@ from ds4_agent.agent.prompt.worked.__main__ import HANDBOOK, main
 from ds4_agent.agent.prompt.worked.play import PlayError, play
 from ds4_agent.agent.prompt.worked.render import rendered
 from ds4_agent.agent.prompt.worked.source import SourceError, load_session, load_sessions
+from ds4_agent.agent.prompt.worked.stage import StageError
 from ds4_agent.engine.dsml.parse import Parser
 from ds4_agent.engine.dsml.segments import DSML, EOS, markup
 from ds4_agent.engine.dsml.tokenizer import Tokenizer
@@ -145,6 +146,12 @@ def test_a_call_that_fails_against_the_script_stops_the_playing(written) -> None
 def test_a_call_that_succeeds_against_the_script_stops_the_playing(written) -> None:
     session = load_session(written('path = "a.txt"', 'path = "a.txt"\nfails = true'))
     with pytest.raises(PlayError, match="lines 1-1 of 1"):
+        play(session)
+
+
+def test_what_the_user_does_meanwhile_has_to_succeed(written) -> None:
+    session = load_session(written('think = "Look."', 'think = "Look."\nmeanwhile = "rm none"'))
+    with pytest.raises(StageError, match="none"):
         play(session)
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from ds4_agent.agent.prompt.worked.play import PlayError, play
 from ds4_agent.agent.prompt.worked.render import rendered
 from ds4_agent.agent.prompt.worked.source import Session, SourceError, load_sessions
+from ds4_agent.agent.prompt.worked.stage import StageError
 
 HANDBOOK = Path(__file__).parents[1] / "handbook"
 
@@ -28,7 +29,7 @@ def main(arguments: Sequence[str] | None = None, handbook: Path = HANDBOOK) -> i
     try:
         sessions = _chosen(chosen.names)
         texts = {session.name: rendered(session, play(session)) for session in sessions}
-    except (SourceError, PlayError) as error:
+    except (SourceError, StageError, PlayError) as error:
         print(error, file=sys.stderr)
         return 2
     different = 0

@@ -30,6 +30,10 @@ WHO = ("Sam Okafor", "sam@example.org")
 DATE = "2025-03-{day:02}T09:00:00+0000"
 
 
+class StageError(Exception):
+    """The repository cannot be set up, or what the user does meanwhile failed."""
+
+
 @dataclass(frozen=True)
 class Stage:
     """The place and its tools. `environment` is what its commands run in."""
@@ -43,11 +47,11 @@ class Stage:
 
     def shell(self, command: str) -> None:
         """What is no part of the session: setting up, and what the user does meanwhile. It goes
-        by another workspace, so that the agent's does not know of it. Raises RuntimeError."""
+        by another workspace, so that the agent's does not know of it. Raises StageError."""
         aside = ToolContext(Workspace(self.root), self.context.processes)
         done = execute(builtin_tools(), "bash", {"command": f"set -e\n{command}"}, aside)
         if done.is_error or not done.content.startswith("exit code 0"):
-            raise RuntimeError(f"{command}\n{done.content}")
+            raise StageError(f"{command}\n{done.content}")
 
 
 @contextmanager
