@@ -157,8 +157,8 @@ class _Parts:
     def profile(self) -> str:
         from ds4_agent.agent.prompt.profile import profile_of
 
-        engine = self.engine
-        return profile_of(self.options, engine.default_profile, engine.context_length)
+        own, model = self.options, (self.engine.default_profile, self.engine.context_length)
+        return profile_of(own.settings, *model, keeps_states=own.keeps_states)
 
 
 class _Records:

@@ -204,7 +204,8 @@ def _profile_of(options: RunOptions, model: str) -> str:
     directory = _model_directory(model)
     longest = read_config(directory).max_position_embeddings
     of_model = "nano" if says_nano(directory) else "lean"
-    return profile_of(options, of_model, options.settings.ctx or default_context(longest))
+    context = options.settings.ctx or default_context(longest)
+    return profile_of(options.settings, of_model, context, keeps_states=options.keeps_states)
 
 
 def _model_list(chosen: argparse.Namespace) -> int:

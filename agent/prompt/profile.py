@@ -18,7 +18,7 @@ from ds4_agent.engine.dsml.encode import reminder_segments, system_segments
 from ds4_agent.engine.dsml.segments import LATEST_REMINDER, Segment, control, data
 
 if TYPE_CHECKING:
-    from ds4_agent.agent.build import RunOptions
+    from ds4_agent.agent.config import Settings
 
 PROFILES = ("handbook", "lean", "nano")
 HANDBOOK_CONTEXT = 104_000  # tokens of context from which on a prompt of 26,000 is worth its place
@@ -82,17 +82,19 @@ def sections(
     raise UnknownProfileError(f"no prompt profile `{profile}`; there are {', '.join(PROFILES)}")
 
 
-def profile_of(options: RunOptions, of_model: str, context_length: int) -> str:
+def profile_of(
+    settings: Settings, of_model: str, context_length: int, *, keeps_states: bool
+) -> str:
     """The profile of a run: the one that is set, else `of_model`, which the engine asks for.
 
     A full model gets the handbook where its state is read from disk and three quarters of the
     context stay free. Elsewhere each session would compute it anew, which takes a minute or more.
     """
-    if options.settings.prompt_profile is not None:
-        return options.settings.prompt_profile
-    keeps_states = options.keeps_states and options.settings.cache_budget > 0
+    if settings.prompt_profile is not None:
+        return settings.prompt_profile
+    is_kept = keeps_states and settings.cache_budget > 0
     is_roomy = context_length >= HANDBOOK_CONTEXT
-    return "handbook" if of_model == "lean" and keeps_states and is_roomy else of_model
+    return "handbook" if of_model == "lean" and is_kept and is_roomy else of_model
 
 
 def has_memory(profile: str) -> bool:

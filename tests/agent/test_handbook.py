@@ -17,10 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from ds4_agent.agent.build import RunOptions
 from ds4_agent.agent.cli import main
 from ds4_agent.agent.config import Settings
-from ds4_agent.agent.places import find_places
 from ds4_agent.agent.prompt.facts import Facts
 from ds4_agent.agent.prompt.handbook import chapter_sources, chapters, parse_calls
 from ds4_agent.agent.prompt.profile import (
@@ -272,20 +270,16 @@ def test_a_fence_holds_calls_and_nothing_else() -> None:
             parse_calls(source)
 
 
-def test_a_model_with_room_and_a_store_gets_the_handbook(tmp_path: Path) -> None:
-    def profile(of_model: str, context: int, settings: Settings, *, keeps_states: bool) -> str:
-        places = find_places({"DS4_HOME": str(tmp_path)})
-        options = RunOptions(settings, tmp_path, places, keeps_states=keeps_states)
-        return profile_of(options, of_model, context)
-
+def test_a_model_with_room_and_a_store_gets_the_handbook() -> None:
     own = Settings()
-    assert profile("lean", 131_072, own, keeps_states=True) == "handbook"
-    assert profile("lean", 65_536, own, keeps_states=True) == "lean"  # it would fill 40 %
-    assert profile("lean", 131_072, own, keeps_states=False) == "lean"  # computed every time
-    assert profile("lean", 131_072, Settings(cache_budget=0), keeps_states=True) == "lean"
-    assert profile("nano", 131_072, own, keeps_states=True) == "nano"
+    assert profile_of(own, "lean", 131_072, keeps_states=True) == "handbook"
+    assert profile_of(own, "lean", 65_536, keeps_states=True) == "lean"  # it would fill 40 %
+    assert profile_of(own, "lean", 131_072, keeps_states=False) == "lean"  # computed every time
+    no_room = Settings(cache_budget=0)
+    assert profile_of(no_room, "lean", 131_072, keeps_states=True) == "lean"
+    assert profile_of(own, "nano", 131_072, keeps_states=True) == "nano"
     chosen = Settings(prompt_profile="lean")
-    assert profile("lean", 131_072, chosen, keeps_states=True) == "lean"
+    assert profile_of(chosen, "lean", 131_072, keeps_states=True) == "lean"
 
 
 def test_config_prompt_prints_it_with_the_tokens_of_each_section(
