@@ -31,7 +31,7 @@ from ds4_agent.tui.look import VisibleFilter
 from ds4_agent.tui.messages import Banner
 from ds4_agent.tui.plain_view import PlainView
 from ds4_agent.tui.screen import AgentApp
-from ds4_agent.tui.session import About
+from ds4_agent.tui.session import About, builder
 from ds4_agent.tui.status import Status, StatusLine
 from ds4_agent.tui.transcript import Transcript
 
@@ -82,14 +82,12 @@ def painted(app: App[None]) -> str:
 
 
 @pytest.fixture
-def bare_app():
-    """The app without its last filter, so that only the choke point stands between."""
-
-    def never(conversation):
-        raise AssertionError("not built in this test")
+def bare_app(options):
+    """The app without its last filter, so that only the choke point stands between, and without an
+    agent."""
 
     def make(text: str = "x") -> AgentApp:
-        app = AgentApp(never, About("0", text, text, "ask"))
+        app = AgentApp(builder(options()), About("0", text, text, "ask"))
         app._filters = [each for each in app._filters if not isinstance(each, VisibleFilter)]
         app.conversation.start = lambda: None  # type: ignore[method-assign]
         return app
