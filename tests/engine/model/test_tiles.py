@@ -4,6 +4,7 @@ chunk at a context of 1,048,576 tokens, sizes as published, is built and not eva
 import math
 
 import mlx.core as mx
+import numpy as np
 import pytest
 
 from ds4_agent.engine.model import tiles
@@ -135,7 +136,7 @@ def test_no_tensor_is_large_at_a_million_tokens(kind, tokens, budget, bound, mon
     position, layer = CONTEXT - tokens, LAYERS[kind]
     rotary = Rotary.of(PUBLISHED)
     state, weights = layer_state(kind, position), attention_weights(kind, bound)
-    turns = turns_of(position, tokens, PUBLISHED, rotary)
+    turns = turns_of(np.arange(position, position + tokens), PUBLISHED, rotary)
 
     def layer_of(x):
         advanced = advance(x, position, layer, state, weights, turns, PUBLISHED, rotary)
