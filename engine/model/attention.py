@@ -190,7 +190,7 @@ def _advanced(
 def _local_queries(
     projected: Array, weights: AttentionWeights, turn: Array, config: ModelConfig
 ) -> tuple[Array, Array]:
-    """(their low-rank form [..., q_lora_rank] stream dtype, queries [..., heads, head_dim] fp32)."""
+    """(low-rank form [..., q_lora_rank] stream dtype, queries [..., heads, head_dim] fp32)."""
     c = config
     low = rms_norm(projected[..., : c.q_lora_rank], weights.q_norm, c.rms_norm_eps)
     low = cast(low, weights.q)
@@ -220,8 +220,7 @@ def _with_rows(
     config: ModelConfig,
     rotary: Rotary,
 ) -> LayerState:
-    """The state with the rows of the groups that `projected` closes. A token sees the row it completes.
-    """
+    """The state with the rows of the groups that close. A token sees the row it completes."""
     assert weights.pool is not None
     assert state.pending is not None
     assert state.rows is not None

@@ -158,7 +158,9 @@ class Model:
         embed, config = weights.embed, self.config
         positions = np.array([state.position for state in states], dtype=np.int64)
         tables = turns_of(positions, config, self._rotary, in_numpy=True)
-        turns = Turns(*(table[:, None] for table in (tables.sliding, tables.compressed, tables.index)))
+        turns = Turns(
+            *(table[:, None] for table in (tables.sliding, tables.compressed, tables.index))
+        )
         ids = ids[:, None]
         shape = (len(ids), 1, config.hc_mult, config.hidden_size)
         streams = np.broadcast_to(embed[ids][:, :, None], shape)
