@@ -76,9 +76,12 @@ class Model:
         Raises TokenRangeError.
         """
         ids = self._checked(tokens)
-        if self._on_host is None:
+        if len(ids) != len(states):
+            raise ValueError(f"{len(ids)} tokens for {len(states)} states")
+        if len(states) == 1 or self._on_host is None:
             each = [self([t], state) for t, state in zip(ids.tolist(), states, strict=True)]
-            return mx.stack([logits for logits, _ in each]), [after for _, after in each]
+            logits = [logits for logits, _ in each]
+            return library(logits[0]).stack(logits), [after for _, after in each]
         return self._step_on_host(self._on_host, ids, [_in_numpy(state) for state in states])
 
     def _forward(
