@@ -39,7 +39,7 @@ class LayerState:
             yield self.pending
         for rows in (self.rows, self.index_rows):
             if rows is not None:
-                yield from (*rows.full, rows.growing, rows.open)
+                yield from (*rows.full, *rows.growing, rows.open)
 
     def mapped(self, change: Callable[[Array], Array]) -> "LayerState":
         """The same with every array changed. Each token asks for it, so it is written out."""

@@ -199,4 +199,24 @@ def test_a_hundred_forks_of_a_long_state_hold_only_what_is_their_own(nano):
     assert frontier < 1_300_000
     for fork in forks:
         for layer, before in zip(fork.layers, state.layers, strict=True):
-            assert before.rows is None or layer.rows.growing is before.rows.growing
+            if before.rows is not None:
+                pairs = zip(layer.rows.growing, before.rows.growing, strict=True)
+                assert all(own is shared_one for own, shared_one in pairs)
+
+
+def test_a_fork_that_finishes_a_block_copies_no_older_ones(nano):
+    """1,024 tokens of CSA are a block of 256 rows, four of which are one by now."""
+    rng = np.random.default_rng(8)
+    prompt = rng.integers(16, 2048, 4 * 1024 + 1023).tolist()
+    state = nano.init_state()
+    for start in range(0, len(prompt), 1024):
+        _, state = nano(prompt[start : start + 1024], state)
+
+    _, fork = nano([5], state)
+
+    for layer, before in zip(fork.layers, state.layers, strict=True):
+        if before.index_rows is not None:
+            assert [len(block) for block in before.rows.growing] == [1024]
+            assert [len(block) for block in layer.rows.growing] == [1024, 256]
+            assert layer.rows.growing[0] is before.rows.growing[0]
+            assert layer.index_rows.growing[0] is before.index_rows.growing[0]

@@ -13,7 +13,7 @@ from ds4_agent.engine.model.config import ModelConfig
 from ds4_agent.engine.model.parameters import AttentionWeights, IndexWeights, PoolWeights
 from ds4_agent.engine.model.prefill import CHUNK_TOKENS
 from ds4_agent.engine.model.rope import Rotary
-from ds4_agent.engine.model.rows import FULL_ROWS, OPEN_ROWS, Rows
+from ds4_agent.engine.model.rows import FULL_ROWS, Rows, block_sizes
 from ds4_agent.engine.model.softmax import LARGEST_SCORE
 from ds4_agent.engine.model.state import LayerState
 
@@ -86,10 +86,9 @@ def attention_weights(kind, bound):
 
 
 def lazy_rows(count, width):
-    full, rest = divmod(count, FULL_ROWS)
-    growing = rest // OPEN_ROWS * OPEN_ROWS
-    blocks = tuple(mx.zeros((FULL_ROWS, width)) for _ in range(full))
-    return Rows(blocks, mx.zeros((growing, width)), mx.zeros((rest - growing, width)))
+    *blocks, last = (mx.zeros((size, width)) for size in block_sizes(count))
+    full = count // FULL_ROWS
+    return Rows(tuple(blocks[:full]), tuple(blocks[full:]), last)
 
 
 def layer_state(kind, position):
