@@ -451,8 +451,8 @@ class Agent:
 
     def _live(self, turn: Turn, answers: Answers) -> Live:
         left = None if self.limits.max_tokens is None else self._tokens_left(turn)
-        fork, tools = self._transcript.fork, self._runner.tools
-        return Live(fork, self.identity, self._model, tools, answers, left)
+        fork, closing, tools = self._transcript.fork, self._tail.closing, self._runner.tools
+        return Live(fork, closing, self.identity, self._model, tools, answers, left)
 
     def _must_stop(self, turn: Turn, circle: str) -> End | None:
         """Whether the turn ends although the model wanted to go on. Its calls are answered, and

@@ -60,7 +60,7 @@ _COPY = (
 _OTHER = "Another sub-agent does this at the same time."
 _LATER = "This was not run yet; it is not yours to do."
 _STOPPED = {
-    "max_turns": f"it used up its {STEPS} steps",
+    "max_turns": "it used up the steps it may make",
     "max_tokens": "it used up the tokens it may write",
     "context": "its context is full",
     "interrupted": "it was interrupted",
@@ -89,11 +89,12 @@ class Shared:
 
 @dataclass(frozen=True)
 class Live:
-    """The conversation at the calls of a step: how to fork it, whose it is, how it samples, its
-    tools, what the calls were answered so far, and the tokens all their sub-agents may write
-    (None: any)."""
+    """The conversation at the calls of a step: how to fork it, what ends the model's turn there,
+    whose it is, how it samples, its tools, what the calls were answered so far, and the tokens all
+    their sub-agents may write (None: any)."""
 
     fork: Callable[[], Transcript]
+    closing: tuple[Segment, ...]
     identity: Identity
     model: Model
     tools: Sequence[Tool]
@@ -200,7 +201,7 @@ class SubAgents:
             call_id,
             names,
             workspace,
-            Tail(results=_results(live.answers, call_id, told)),
+            Tail(live.closing, _results(live.answers, call_id, told)),
             asks_as=f"sub-agent {call_id} ({one_line(request.prompt, 60)})",
         )
         try:

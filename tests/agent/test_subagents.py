@@ -84,9 +84,9 @@ def test_a_fork_begins_with_the_very_tokens_of_its_caller(
     ours, theirs = agent._transcript._context.tokens, forks[0]._context.tokens
     began = nested(events, ev.PrefillProgressed)[0]
     at = began.reused
-    assert list(ours[:at]) == list(theirs[:at])
-    assert ours[at] == theirs[at] != agent._transcript.tokenizer.control("<｜end▁of▁sentence｜>")
-    assert began.total < 400 < at
+    opened = at + 2  # the end of the model's turn, and the mark of the user's
+    assert list(ours[:opened]) == list(theirs[:opened])
+    assert began.done == began.total < at / 4
 
 
 def test_sub_agents_of_one_step_work_at_the_same_time(make: Make, play: SimpleNamespace) -> None:
@@ -132,9 +132,13 @@ def test_each_sub_agent_is_told_that_another_does_the_other_task(
 
 
 def test_results_stand_in_the_order_of_the_calls(make: Make, play: SimpleNamespace) -> None:
-    step = play.calls(("task", {"prompt": "1"}), ("read", {"path": "none"}), ("task", {"prompt": "2"}))
+    step = play.calls(
+        ("task", {"prompt": "1"}), ("read", {"path": "none"}), ("task", {"prompt": "2"})
+    )
     last = r"(?s)<tool_result>a</tool_result>.*none does not exist.*<tool_result>b</tool_result>"
-    assert run(make(step, play.say("a"), play.say("b"), play.say("ok", expect=last)))[-1].text == "ok"
+    assert (
+        run(make(step, play.say("a"), play.say("b"), play.say("ok", expect=last)))[-1].text == "ok"
+    )
 
 
 def test_the_calls_of_a_sub_agent_are_asked_about_by_name(
@@ -325,8 +329,7 @@ def test_a_sub_agent_starts_no_other(make: Make, play: SimpleNamespace) -> None:
     ]
     events = run(make(*steps))
     assert events[-1].text == "ok"
-    (refused,) = nested(events, ev.CallFinished)
-    assert refused.is_error
+    assert "task" in nested(events, ev.Notice)[0].text
 
 
 def test_a_sub_agent_has_the_tools_it_was_given(
@@ -379,7 +382,7 @@ def test_a_sub_agent_that_does_not_end_is_stopped_and_says_so(
         play.call("task", prompt="x"),
         play.call("read", path="Makefile"),
         play.call("read", path="src/client.py"),
-        play.say("ok", expect="^Error: the sub-agent did not finish: it used up its 2 steps"),
+        play.say("ok", expect="^Error: the sub-agent did not finish: it used up the steps"),
     ]
     assert run(make(*steps))[-1].text == "ok"
 
@@ -395,9 +398,13 @@ def test_tokens_of_sub_agents_are_the_sessions_tokens(make: Make, play: SimpleNa
 
 def test_what_is_left_of_max_tokens_is_shared_out(make: Make, play: SimpleNamespace) -> None:
     step = play.calls(("task", {"prompt": "1"}), ("task", {"prompt": "2"}))
-    agent = make(step, play.say("w " * 400), play.say("w " * 400), max_tokens=300)
+    agent = make(
+        step, play.say("w " * 400), play.say("w " * 400), play.say("w " * 9), max_tokens=300
+    )
     events = run(agent)
-    assert events[-1].reason == "max_tokens"
+    ended = nested(events, ev.TurnEnded)
+    assert [e.reason for e in ended] == ["max_tokens", "max_tokens"]
+    assert ended[0].usage.output_tokens == ended[1].usage.output_tokens
     assert events[-1].usage.output_tokens <= 300
 
 
@@ -466,15 +473,20 @@ def test_the_session_goes_on_as_if_sub_agents_had_said_nothing(
 
 
 def test_a_swarm_of_100_over_100_files(make: Make, play: SimpleNamespace, repo: Path) -> None:
-    for number in range(100):
-        (repo / f"f{number}.txt").write_text("old\n")
-    step = play.calls(*[("task", {"prompt": f"change f{n}.txt"}) for n in range(100)])
-    edit = play.call("bash", command="true")
-    agent = make(step, *[edit] * 100, *[play.say("changed")] * 100, play.say("all"))
-    # The script is played in the order in which the sub-agents ask: any of them may get any line.
+    """Whoever plays which line of the script: each sub-agent ends with an answer, so all are."""
+    files = [repo / f"f{number}.txt" for number in range(100)]
+    for file in files:
+        file.write_text("old\n")
+    steps = [play.calls(*[("task", {"prompt": f"change {file.name}"}) for file in files])]
+    for file in files:
+        steps += [play.call("write", path=file.name, content="new\n"), play.say("changed")]
+    agent = make(*steps, play.say("all"))
     events = run(agent)
     assert events[-1].text == "all"
+    assert [file.read_text() for file in files] == ["new\n"] * 100
     assert len(finished(events)) == 100
+    assert len(agent.undo().changed) == 100
+    assert [file.read_text() for file in files] == ["old\n"] * 100
 
 
 def status(repo: Path) -> str:
