@@ -29,7 +29,7 @@ from ds4_agent.agent.repeats import Memory
 from ds4_agent.agent.threads import streamed
 
 if TYPE_CHECKING:
-    from ds4_agent.agent.subagents import Live, SubAgents
+    from ds4_agent.agent.subagents import Live, Shared, SubAgents
     from ds4_agent.tools.types import Effect, Tool, ToolContext, ToolResult
     from ds4_agent.tools.workspace import Workspace
 
@@ -88,6 +88,12 @@ class CallRunner:
         """The calls of a step are answered next."""
         if self.tasks is not None:
             self.tasks.begin_step(live)
+
+    @property
+    def shared(self) -> Shared:
+        """What forks of this session are made with."""
+        assert self.tasks is not None  # only a sub-agent has none
+        return self.tasks.shared
 
     @property
     def tools(self) -> tuple[Tool, ...]:

@@ -101,9 +101,8 @@ class Agent:
         self._new_context = new_context
         self._resumed = resumed
         self._tail = tail or (resumed.tail if resumed else Tail(closing=self._prefix))
-        self._past = resumed.past if resumed else Past()
+        self._past, self._calls = (resumed.past, resumed.calls) if resumed else (Past(), 0)
         self._room = compaction_room(transcript.limit)
-        self._calls = resumed.calls if resumed else 0
 
     @property
     def mode(self) -> Mode:
@@ -179,6 +178,27 @@ class Agent:
         self._opening = ""
         self._room = 0
         return True
+
+    def forked(self) -> Live:
+        """Between runs: what forks of the conversation begin from."""
+        self._cancel.clear()
+        opening = "\n\n".join(filter(None, (self._opening, self._announcement)))
+        return replace(self._live(Turn(), Answers(())), opening=opening)
+
+    def take_over(self, apply: Callable[[], tuple[str, str]]) -> str:
+        """Between runs: change files, as a turn of its own for undo. `apply` does it and says what
+        the user is told, which is returned, and what the model is told before the next prompt."""
+        if self._undo is not None:
+            self._undo.snapshots.new_turn()
+        said, told = apply()
+        self._reminders.append(told)
+        self._recorder.reminder(told)
+        return said
+
+    @property
+    def runner(self) -> CallRunner:
+        """Who answers the calls of this session."""
+        return self._runner
 
     @property
     def turns(self) -> tuple[str, ...]:
@@ -357,9 +377,8 @@ class Agent:
         yield ev.Compacted(summary, before, usage)
 
     def _summarise(self) -> Generator[ev.Event, None, tuple[str, ev.Usage]]:
-        fork, tail = self._transcript.fork(), self._tail
-        asked = summarise(fork, self._model, tail.closing, tail.results, RESERVE, self._cancel)
-        return (yield from asked)
+        fork, owed = self._transcript.fork(), (self._tail.closing, self._tail.results)
+        return (yield from summarise(fork, self._model, *owed, RESERVE, self._cancel))
 
     def _branch_off(self) -> None:
         self._past.summarise(Return(self._transcript.place, self._tail))
@@ -369,8 +388,8 @@ class Agent:
 
     def _reminder(self) -> list[Segment]:
         """What the model has not been told yet and must know before the user speaks."""
-        told = [*self._undone.values(), *self._reminders]
-        return reminder_segments("\n".join(told)) if told else []
+        told = "\n".join([*self._undone.values(), *self._reminders])
+        return reminder_segments(told) if told else []
 
     def _step(
         self, turn: Turn, encoded: Sequence[tuple[int, str]]
@@ -391,7 +410,7 @@ class Agent:
                 step,
                 encoded,
                 max_tokens=min(room, self._model.step_limit, self._tokens_left(turn)),
-                new_call_id=self._new_call_id,
+                new_call_id=self.new_call_id,
                 cancel=self._cancel,
             )
         except Cancelled:
@@ -451,8 +470,8 @@ class Agent:
 
     def _live(self, turn: Turn, answers: Answers) -> Live:
         left = None if self.limits.max_tokens is None else self._tokens_left(turn)
-        fork, closing, tools = self._transcript.fork, self._tail.closing, self._runner.tools
-        return Live(fork, closing, self.identity, self._model, tools, answers, left)
+        own = (self.identity, self._model, self._runner.tools)
+        return Live(self._transcript.fork, self._tail, *own, answers, left)
 
     def _must_stop(self, turn: Turn, circle: str) -> End | None:
         """Whether the turn ends although the model wanted to go on. Its calls are answered, and
@@ -470,7 +489,8 @@ class Agent:
         limit = self.limits.max_tokens
         return self._model.step_limit if limit is None else limit - turn.usage.output_tokens
 
-    def _new_call_id(self) -> str:
+    def new_call_id(self) -> str:
+        """A name no call of the session has."""
         self._calls += 1
         task = self.identity.task
         return f"{task}.{self._calls}" if task else f"call_{self._calls:02d}"

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from ds4_agent.tools.types import TaskRequest, Tool, ToolContext, ToolResult
     from ds4_agent.tools.workspace import Watch, Workspace
 
-__all__ = ["Live", "Shared", "SubAgents", "fork_agent"]
+__all__ = ["Live", "Shared", "SubAgents", "fork_agent", "last_event", "tools_of"]
 
 MOST = 128  # sub-agents in one turn
 STEPS = 50  # of one sub-agent
@@ -89,17 +89,18 @@ class Shared:
 
 @dataclass(frozen=True)
 class Live:
-    """The conversation at the calls of a step: how to fork it, what ends the model's turn there,
-    whose it is, how it samples, its tools, what the calls were answered so far, and the tokens all
-    their sub-agents may write (None: any)."""
+    """The conversation at the calls of a step: how to fork it, what it owes there, whose it is, how
+    it samples, its tools, what the calls were answered so far, and the tokens all their sub-agents
+    may write (None: any). `opening` is what the next prompt has to begin with."""
 
     fork: Callable[[], Transcript]
-    closing: tuple[Segment, ...]
+    tail: Tail
     identity: Identity
     model: Model
     tools: Sequence[Tool]
     answers: Answers
     tokens: int | None
+    opening: str = ""
 
 
 class SubAgents:
@@ -201,11 +202,13 @@ class SubAgents:
             call_id,
             names,
             workspace,
-            Tail(live.closing, _results(live.answers, call_id, told)),
+            Tail(live.tail.closing, _results(live.answers, call_id, told)),
             asks_as=f"sub-agent {call_id} ({one_line(request.prompt, 60)})",
         )
         try:
-            return _last(agent.run(request.prompt), lambda event: emit(TaskEvent(call_id, event)))
+            return last_event(
+                agent.run(request.prompt), lambda event: emit(TaskEvent(call_id, event))
+            )
         except ContextFullError as error:
             raise ToolError(f"a sub-agent does not fit into the context: {error}") from error
 
@@ -278,7 +281,7 @@ def _tools_of(live: Live, request: TaskRequest) -> list[str]:
     """The names of a sub-agent's tools. Raises ToolError."""
     from ds4_agent.tools.types import ToolError
 
-    known = [tool.name for tool in live.tools if tool.name != TASK]
+    known = tools_of(live.tools)
     if request.tools is None:
         return known
     if TASK in request.tools:
@@ -287,6 +290,11 @@ def _tools_of(live: Live, request: TaskRequest) -> list[str]:
         if name not in known:
             raise ToolError(f"there is no tool {name}; the tools are {', '.join(known)}")
     return [name for name in known if name in request.tools]
+
+
+def tools_of(tools: Sequence[Tool]) -> list[str]:
+    """The names of those that a sub-agent may have."""
+    return [tool.name for tool in tools if tool.name != TASK]
 
 
 def _limits(session: Limits, live: Live) -> Limits:
@@ -299,18 +307,27 @@ def _limits(session: Limits, live: Live) -> Limits:
 def _results(answers: Answers, call_id: str, told: str) -> tuple[str, ...]:
     """What the sub-agent of one call reads as the answers to the whole step."""
 
-    def result(call: CallReady) -> str:
-        if call.id == call_id:
+    names = [call.name for call in answers.calls]
+    own = [call.id for call in answers.calls].index(call_id)
+    first, last = own, own  # of those that run together: none of them knows what another answers
+    while first > 0 and names[first - 1] == TASK:
+        first -= 1
+    while last + 1 < len(names) and names[last + 1] == TASK:
+        last += 1
+
+    def result(at: int, call: CallReady) -> str:
+        if at == own:
             return told
+        if first <= at <= last:
+            return _OTHER
         given = answers.given(call)
-        if given is None:
-            return _OTHER if call.name == TASK else _LATER
-        return given
+        return _LATER if given is None else given
 
-    return tuple(map(result, answers.calls))
+    return tuple(result(at, call) for at, call in enumerate(answers.calls))
 
 
-def _last(events: Iterator[Event], emit: Callable[[Event], None]) -> TurnEnded:
+def last_event(events: Iterator[Event], emit: Callable[[Event], None]) -> TurnEnded:
+    """The end of a run, each of whose events is emitted."""
     ended: TurnEnded | None = None
     for event in events:
         emit(event)

@@ -16,6 +16,7 @@ from ds4_agent.agent.events import (
     Notice,
     PrefillProgressed,
     StepFinished,
+    TaskEvent,
     TextDelta,
     ThinkingDelta,
     TurnEnded,
@@ -29,6 +30,7 @@ from ds4_agent.tui.describe import (
     diff_lines,
     plural,
     result_line,
+    task_line,
     went_wrong,
 )
 
@@ -90,6 +92,9 @@ class PlainView:
                 self.end_text()
             case Notice(text):
                 self.line(visible(text), "yellow")
+            case TaskEvent(task, inner):
+                if line := task_line(inner):
+                    self.line(f"  {task}: {line}", "dim")
             case Compacted():
                 self.line(COMPACTED, "dim")
             case TurnEnded(reason=reason, detail=detail) if reason != "end":
