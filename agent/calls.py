@@ -123,7 +123,9 @@ class CallRunner:
         effect = tool.effect_of(call.arguments)
         outside = self._outside(call)
         reason = f"{_LEAVES[effect]}: {outside}" if outside else _REASONS[effect]
-        request = ApprovalRequest(call.id, tool.name, effect, call.arguments, reason, outside)
+        request = ApprovalRequest(
+            call.id, tool.name, effect, call.arguments, reason, outside, self._real(call)
+        )
         decided = yield from self.approvals.decide(request)
         if decided.decision.behaviour == "deny":
             return _not_run(call, _refusal(decided)), effect
@@ -140,6 +142,12 @@ class CallRunner:
         if self._workspace is None or call.name not in _FILE_TOOLS or "path" not in call.arguments:
             return ""
         return os.fspath(self._workspace.outside(call.arguments["path"]) or "")
+
+    def _real(self, call: CallReady) -> str:
+        """Where a file tool's path leads, else ""."""
+        if self._workspace is None or call.name not in _FILE_TOOLS or "path" not in call.arguments:
+            return ""
+        return os.fspath(self._workspace.real(call.arguments["path"]) or "")
 
     def _run(self, call: CallReady) -> Generator[ToolOutput, None, CallFinished]:
         from ds4_agent.tools.registry import execute
