@@ -14,13 +14,13 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal
 
-from ds4_agent.agent.approval import Approvals, ApprovalsLog, Approver, CommandApprover, Mode
+from ds4_agent.agent import permissions
+from ds4_agent.agent.approval import Approvals, ApprovalsLog, Approver
 from ds4_agent.agent.choose import Choice
 from ds4_agent.agent.config import Settings
 from ds4_agent.agent.places import Places
-from ds4_agent.agent.rules import parse_rules
 
 if TYPE_CHECKING:
     from ds4_agent.agent.calls import CallRunner
@@ -44,7 +44,6 @@ __all__ = [
     "Asks",
     "RunOptions",
     "build_agent",
-    "default_mode",
     "gathered_facts",
     "gathered_memory",
     "opened_engine",
@@ -105,14 +104,16 @@ def build_agent(
         toolbox = gather_toolbox(
             options.directory, options.places, processes, trusts=options.trusts
         )
-        approvals = _approvals(options, toolbox.tools, records.approvals)
+        approvals = permissions.approvals(options, toolbox.tools, records.approvals)
         if engine is None:
             engine = opened_engine(options, on_load)
             stack.callback(engine.close)
         elif callable(engine):
             engine = engine()
         cancel = threading.Event()
-        _choose_approver(approvals, options, processes, cancel, records.session_id, approver)
+        permissions.choose_approver(
+            approvals, options, processes, cancel, records.session_id, approver
+        )
         parts = _Parts(options, engine, toolbox, approvals, processes, cancel, records, warm)
         return _assemble(parts, stack)
 
@@ -223,8 +224,8 @@ def _assemble(parts: _Parts, stack: ExitStack) -> Agent:
         undo=Undo(snapshots, workspace) if snapshots else None,
         notices=[
             *([resumed.notice] if resumed else []),
-            *_notices(options, parts.approvals.mode),
-            *_idle_rules(options, parts.tools),
+            *permissions.mode_notices(options, parts.approvals.mode),
+            *permissions.idle_rules(options, parts.tools),
             *memory.notices,
             *parts.toolbox.notices,
             *(changed.notices if changed else ()),
@@ -337,84 +338,6 @@ def gathered_memory(options: RunOptions, profile: str) -> Memory:
     if not has_memory(profile):
         return Memory()
     return gather_memory(options.directory, options.places.memory_file)
-
-
-def default_mode(options: RunOptions) -> Mode:
-    """The permission mode: as set, else `ask` where somebody can be asked. Headless it is `auto` in
-    a git repository, whose files can be had back, and `ask` (which refuses) anywhere else."""
-    if options.settings.permission_mode is not None:
-        return cast(Mode, options.settings.permission_mode)
-    if not options.is_headless or options.settings.approver is not None:
-        return "ask"
-    return "auto" if _is_in_repository(options.directory) else "ask"
-
-
-def _is_in_repository(directory: Path) -> bool:
-    return any(os.path.lexists(place / ".git") for place in (directory, *directory.parents))
-
-
-def _notices(options: RunOptions, mode: Mode) -> list[str]:
-    if options.yolo or not options.is_headless or options.settings.permission_mode is not None:
-        return []
-    if mode == "auto":
-        return ["files may be changed and commands run here (--permission-mode ask|plan|…)"]
-    if not _is_in_repository(options.directory):
-        return [
-            f"{options.directory} is no git repository, so changes could not be taken back and are "
-            "refused; --permission-mode auto allows them"
-        ]
-    return []
-
-
-def _approvals(options: RunOptions, tools: Sequence[Tool], log: ApprovalsLog | None) -> Approvals:
-    names = [tool.name for tool in tools]
-    parse_rules(options.typed_rules, names)
-    settings = options.settings
-    return Approvals(
-        mode=default_mode(options),
-        allow=parse_rules(settings.allowed_tools, names, is_typed=False),
-        deny=parse_rules(settings.disallowed_tools, names, is_typed=False),
-        ask=parse_rules(settings.asked_tools, names, is_typed=False),
-        yolo=options.yolo,
-        log=log,
-    )
-
-
-def _idle_rules(options: RunOptions, tools: Sequence[Tool]) -> list[str]:
-    """A notice for each rule of config.toml that speaks of no tool there is."""
-    names = [tool.name for tool in tools]
-    settings = options.settings
-    texts = (*settings.allowed_tools, *settings.disallowed_tools, *settings.asked_tools)
-    rules = parse_rules(texts, names, is_typed=False)
-    return [
-        f"the rule `{rule.text}` of config.toml speaks of no tool that is loaded here"
-        for rule in rules
-        if not rule.names_any(names)
-    ]
-
-
-def _choose_approver(
-    approvals: Approvals,
-    options: RunOptions,
-    processes: Processes,
-    cancel: threading.Event,
-    session_id: str,
-    approver: Approver | None,
-) -> None:
-    command = options.settings.approver
-    if command is None:
-        approvals.approver = approver
-        return
-
-    def run(line: str, stdin: bytes) -> tuple[int, str]:
-        shell = ["/bin/sh", "-c", line]
-        job = processes.start(shell, options.directory, input_bytes=stdin)
-        if not job.wait(cancel, lambda _: None) or job.ended is None:
-            return 130, ""
-        return job.ended.code, job.output.text()
-
-    approvals.approver = CommandApprover(command, run, session_id, os.fspath(options.directory))
-    approvals.approver_name = "approver"
 
 
 def _model(options: RunOptions, engine: Engine, tools: Sequence[Tool]) -> Model:

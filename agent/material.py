@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ds4_agent.agent.errors import UsageError
 from ds4_agent.agent.prompt_input import file_part
 
 __all__ = ["Ran", "Typed", "mentioned", "quoted", "typed", "with_material"]

@@ -2,8 +2,8 @@
 
 In: the user's `commands/` beside config.toml and, of a trusted repository, its `.ds4/commands/`.
 Out: `UserCommand`s, and one line for each file that is none. Of a repository that is not trusted
-nothing is read but the names. A file in a folder is `/folder:name`. A command is text: nothing in it
-runs before the model calls it and the permissions allow it.
+nothing is read but the names. A file in a folder is `/folder:name`. A command is text: nothing in
+it runs before the model calls it and the permissions allow it.
 """
 
 from __future__ import annotations
@@ -94,9 +94,7 @@ def filled(command: UserCommand, arguments: str) -> str:
     return text.strip()
 
 
-def _files(
-    directory: Path, places: Places, notices: list[str]
-) -> Iterator[tuple[Path, str, bool]]:
+def _files(directory: Path, places: Places, notices: list[str]) -> Iterator[tuple[Path, str, bool]]:
     """Each file with its command's name, the user's own first."""
     for file, name in _below(places.config / "commands", follows=True):
         yield file, name, True
@@ -111,8 +109,8 @@ def _files(
         yield from ((file, name, False) for file, name in brought)
     elif brought:
         notices.append(
-            f"{len(brought)} of this repository's own commands ({PROJECT_COMMANDS}) are not loaded, "
-            "since it is not trusted; look at them, then say /trust"
+            f"{len(brought)} of this repository's own commands ({PROJECT_COMMANDS}) are not "
+            "loaded, since it is not trusted; look at them, then say /trust"
         )
 
 

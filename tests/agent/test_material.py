@@ -49,5 +49,5 @@ def test_a_file_that_was_not_mentioned_is_the_users_own_text():
 
 def test_a_binary_file_is_refused(here):
     (here / "b.bin").write_bytes(b"\0")
-    with pytest.raises(UsageError, match="@b.bin is a binary file"):
+    with pytest.raises(UsageError, match=r"@b\.bin is a binary file"):
         with_material("@b.bin", here)
