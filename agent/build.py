@@ -14,13 +14,12 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from ds4_agent.agent import permissions
 from ds4_agent.agent.approval import Approvals, ApprovalsLog, Approver
-from ds4_agent.agent.choose import Choice
 from ds4_agent.agent.config import Settings
-from ds4_agent.agent.places import Places
+from ds4_agent.agent.options import Asks, RunOptions
 
 if TYPE_CHECKING:
     from ds4_agent.agent.calls import CallRunner
@@ -49,34 +48,12 @@ __all__ = [
     "opened_engine",
 ]
 
-Asks = Literal["", "resume", "fork"]
 # Output tokens of one step, as DeepSeek's own request layer has them; the context caps them.
 STEP_LIMITS = {"off": 8_192, "low": 65_536, "high": 65_536, "max": 131_072}
 NANO_HINT = (
     "this is the bundled nano model: it replaces, renames, reads, creates, runs tests; "
     "--model DIR loads a V4 Flash"
 )
-
-
-@dataclass(frozen=True)
-class RunOptions:
-    """Everything an agent is built from. `directory` exists and is absolute."""
-
-    settings: Settings
-    directory: Path
-    places: Places
-    add_dirs: tuple[Path, ...] = ()
-    is_headless: bool = False  # nobody to ask, unless there is an approver
-    yolo: bool = False
-    trusts: bool = False  # --trust: what this repository brings may run, from now on
-    typed_rules: tuple[str, ...] = ()  # those of the command line, which `settings` has as well
-    keeps_log: bool = True
-    resumes: Choice | None = None  # the session that goes on
-    asks_for: Asks = ""  # which session to go on with, or to copy: a screen asks
-    keeps_states: bool = True  # on disk, so that nothing is computed twice
-    uses_grammar: bool = True
-    approvals_log: Path | None = None
-    trace_tokens: Path | None = None
 
 
 def build_agent(

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ds4_agent.agent.prompt_input import file_part
 
-__all__ = ["Ran", "Typed", "mentioned", "quoted", "typed", "with_material"]
+__all__ = ["Ran", "Typed", "mentioned", "quoted", "typed", "with_files", "with_results"]
 
 # After a blank or at the start; a name with blanks stands in quotes.
 _MENTION = re.compile(r'(?<!\S)@(?:"([^"\n]+)"|(\S+))')
@@ -52,15 +52,20 @@ def mentioned(text: str, directory: Path) -> list[str]:
     return found
 
 
-def with_material(text: str, directory: Path, ran: Sequence[Ran] = ()) -> str:
-    """The prompt. Raises UsageError for a file that cannot be read."""
+def with_files(text: str, directory: Path) -> str:
+    """The words with the files they mention. Raises UsageError for one that cannot be read."""
     parts = [text, *(file_part(name, directory) for name in mentioned(text, directory))]
-    parts += [f"{_RAN}: {' '.join(each.command.split())}\n{each.result}" for each in ran]
     return "\n\n".join(parts)
 
 
+def with_results(prompt: str, ran: Sequence[Ran]) -> str:
+    """The prompt with what the user's own commands printed."""
+    parts = [f"{_RAN}: {' '.join(each.command.split())}\n{each.result}" for each in ran]
+    return "\n\n".join([prompt, *parts])
+
+
 def typed(prompt: str) -> Typed:
-    """The words of a prompt that `with_material` made, or of any other: then all of it."""
+    """The words of a prompt that those two made, or of any other: then all of it."""
     end, below = len(prompt), []
     for match in _MATERIAL.finditer(prompt):
         name, words = match["file"], prompt[: min(end, match.start())]

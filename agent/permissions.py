@@ -17,7 +17,7 @@ from ds4_agent.agent.errors import UsageError
 from ds4_agent.agent.rules import parse_rules
 
 if TYPE_CHECKING:
-    from ds4_agent.agent.build import RunOptions
+    from ds4_agent.agent.options import RunOptions
     from ds4_agent.tools.process import Processes
     from ds4_agent.tools.types import Tool
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from ds4_agent.agent.errors import UsageError
-from ds4_agent.agent.material import Ran, Typed, mentioned, typed, with_material
+from ds4_agent.agent.material import Ran, Typed, mentioned, typed, with_files, with_results
 
 
 @pytest.fixture
@@ -33,7 +33,8 @@ def test_only_files_are_mentioned(here, text, names):
 
 def test_what_is_below_comes_off_again(here):
     ran = Ran("git  status", "exit code 0\nclean")
-    prompt = with_material('look at @src/a.py and @"my notes.txt"', here, [ran])
+    words = 'look at @src/a.py and @"my notes.txt"'
+    prompt = with_results(with_files(words, here), [ran])
     assert prompt == (
         'look at @src/a.py and @"my notes.txt"\n\nFile src/a.py:\nA = 1\n\n\n'
         "File my notes.txt:\nnote\n\n\nThe user ran a command: git status\nexit code 0\nclean"
@@ -50,4 +51,4 @@ def test_a_file_that_was_not_mentioned_is_the_users_own_text():
 def test_a_binary_file_is_refused(here):
     (here / "b.bin").write_bytes(b"\0")
     with pytest.raises(UsageError, match=r"@b\.bin is a binary file"):
-        with_material("@b.bin", here)
+        with_files("@b.bin", here)
