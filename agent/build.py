@@ -17,10 +17,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ds4_agent.agent import permissions
 from ds4_agent.agent.approval import Approvals, ApprovalsLog, Approver
 from ds4_agent.agent.config import Settings
 from ds4_agent.agent.options import Asks, RunOptions
-from ds4_agent.agent.permissions import approvals_of, choose_approver, idle_rules, mode_notices
 
 if TYPE_CHECKING:
     from ds4_agent.agent.calls import CallRunner
@@ -83,14 +83,16 @@ def build_agent(
         toolbox = gather_toolbox(
             options.directory, options.places, processes, trusts=options.trusts
         )
-        approvals = approvals_of(options, toolbox.with_task.tools, records.approvals)
+        approvals = permissions.approvals(options, toolbox.with_task.tools, records.approvals)
         if engine is None:
             engine = opened_engine(options, on_load)
             stack.callback(engine.close)
         elif callable(engine):
             engine = engine()
         cancel = threading.Event()
-        choose_approver(approvals, options, processes, cancel, records.session_id, approver)
+        permissions.choose_approver(
+            approvals, options, processes, cancel, records.session_id, approver
+        )
         parts = _Parts(options, engine, toolbox, approvals, processes, cancel, records, warm)
         return _assemble(parts, stack)
 
@@ -207,8 +209,8 @@ def _assemble(parts: _Parts, stack: ExitStack) -> Agent:
         undo=Undo(snapshots, workspace) if snapshots else None,
         notices=[
             *([resumed.notice] if resumed else []),
-            *mode_notices(options, parts.approvals.mode),
-            *idle_rules(options, parts.tools),
+            *permissions.mode_notices(options, parts.approvals.mode),
+            *permissions.idle_rules(options, parts.tools),
             *memory.notices,
             *parts.toolbox.notices,
             *(changed.notices if changed else ()),

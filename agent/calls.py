@@ -153,7 +153,14 @@ class CallRunner:
         if self._asks_as:
             reason = f"{self._asks_as} {reason}"
         request = ApprovalRequest(
-            call.id, tool.name, effect, call.arguments, reason, outside, self._task
+            call.id,
+            tool.name,
+            effect,
+            call.arguments,
+            reason,
+            outside,
+            self._real(call),
+            task=self._task,
         )
         decided = yield from self.approvals.decide(request)
         if decided.decision.behaviour == "deny":
@@ -171,6 +178,12 @@ class CallRunner:
         if self._workspace is None or call.name not in _FILE_TOOLS or "path" not in call.arguments:
             return ""
         return os.fspath(self._workspace.outside(call.arguments["path"]) or "")
+
+    def _real(self, call: CallReady) -> str:
+        """Where a file tool's path leads, else ""."""
+        if self._workspace is None or call.name not in _FILE_TOOLS or "path" not in call.arguments:
+            return ""
+        return os.fspath(self._workspace.real(call.arguments["path"]) or "")
 
     def _run(self, call: CallReady) -> Generator[ToolOutput | TaskEvent, None, CallFinished]:
         from ds4_agent.tools.registry import execute

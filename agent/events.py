@@ -33,7 +33,7 @@ TurnReason = Literal[
     "malformed",  # several steps in a row whose calls could not be read
     "interrupted",
 ]
-Behaviour = Literal["allow", "allow-session", "deny"]
+Behaviour = Literal["allow", "allow-session", "allow-always", "deny"]
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,10 @@ class Usage:
 @dataclass(frozen=True)
 class ApprovalRequest:
     """A call that needs a yes. `arguments` is exactly what will run; `reason`: why it is asked;
-    `outside`: where its path really leads, if that is outside the workspace, else ""; `task` is
-    the call of the sub-agent that wants it, "" for the agent itself."""
+    `outside`: where its path really leads, if that is outside the workspace, else ""; `real`: where
+    the path of a file tool really leads, every link resolved; `rule`: what `allow-always` writes to
+    config.toml, "" where no rule means just this; `task`: the call of the sub-agent that wants it,
+    "" for the agent itself."""
 
     call_id: str
     tool: str
@@ -74,6 +76,8 @@ class ApprovalRequest:
     arguments: Mapping[str, Any]
     reason: str
     outside: str = ""
+    real: str = ""
+    rule: str = ""
     task: str = ""
 
 
@@ -81,7 +85,8 @@ class ApprovalRequest:
 class Decision:
     """The answer. `allow-session` also allows, until the session ends, the same command (of bash
     and other tools that run something) or every call of the same tool (of those that change
-    files); `reason` of a refusal is what the model is told."""
+    files); `allow-always` does so for ever, by a rule in config.toml; `reason` of a refusal is what
+    the model is told."""
 
     behaviour: Behaviour
     reason: str = ""

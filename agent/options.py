@@ -1,4 +1,7 @@
-"""What a run is built from: its settings, where it works, and what it may do. Plain values."""
+"""Everything a run is built from, as the command line and the settings give it.
+
+In: nothing. Out: the frozen `RunOptions`.
+"""
 
 from __future__ import annotations
 

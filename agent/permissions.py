@@ -1,6 +1,6 @@
-"""What a session may do without asking, and who is asked: made from its options.
+"""The permissions of a run: its mode, its rules, and who is asked.
 
-In: `RunOptions` and the tools. Out: `Approvals`, and what the user has to be told of them.
+In: `RunOptions` and the tools there are. Out: `Approvals`, and what the user is told about them.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from ds4_agent.agent.approval import Approvals, ApprovalsLog, Approver, CommandApprover, Mode
+from ds4_agent.agent.display import one_line
+from ds4_agent.agent.errors import UsageError
 from ds4_agent.agent.rules import parse_rules
 
 if TYPE_CHECKING:
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
     from ds4_agent.tools.process import Processes
     from ds4_agent.tools.types import Tool
 
-__all__ = ["approvals_of", "choose_approver", "default_mode", "idle_rules", "mode_notices"]
+__all__ = ["approvals", "choose_approver", "default_mode", "idle_rules", "mode_notices"]
 
 
 def default_mode(options: RunOptions) -> Mode:
@@ -37,7 +39,7 @@ def _is_in_repository(directory: Path) -> bool:
 
 
 def mode_notices(options: RunOptions, mode: Mode) -> list[str]:
-    """What the user has to know of a mode that was not asked for."""
+    """What is said where nobody chose the mode."""
     if options.yolo or not options.is_headless or options.settings.permission_mode is not None:
         return []
     if mode == "auto":
@@ -50,8 +52,8 @@ def mode_notices(options: RunOptions, mode: Mode) -> list[str]:
     return []
 
 
-def approvals_of(options: RunOptions, tools: Sequence[Tool], log: ApprovalsLog | None) -> Approvals:
-    """The permissions of a session whose tools are `tools`. Raises UsageError for a wrong rule."""
+def approvals(options: RunOptions, tools: Sequence[Tool], log: ApprovalsLog | None) -> Approvals:
+    """The permissions, with nobody to ask yet. Raises UsageError."""
     names = [tool.name for tool in tools]
     parse_rules(options.typed_rules, names)
     settings = options.settings
@@ -62,6 +64,7 @@ def approvals_of(options: RunOptions, tools: Sequence[Tool], log: ApprovalsLog |
         ask=parse_rules(settings.asked_tools, names, is_typed=False),
         yolo=options.yolo,
         log=log,
+        keep=lambda rule: _kept(options.places.config_file, rule),
     )
 
 
@@ -86,7 +89,7 @@ def choose_approver(
     session_id: str,
     approver: Approver | None,
 ) -> None:
-    """The `--approver` command answers, else `approver`."""
+    """An `--approver` command goes before `approver`."""
     command = options.settings.approver
     if command is None:
         approvals.approver = approver
@@ -101,3 +104,13 @@ def choose_approver(
 
     approvals.approver = CommandApprover(command, run, session_id, os.fspath(options.directory))
     approvals.approver_name = "approver"
+
+
+def _kept(config_file: Path, rule: str) -> str:
+    from ds4_agent.agent.lasting_rules import add_allow_rule
+
+    try:
+        add_allow_rule(config_file, rule)
+    except UsageError as error:
+        return f"{one_line(rule)} is allowed in this session only: {error}"
+    return f"{one_line(rule)} is allowed from now on: {config_file}, [permissions]"

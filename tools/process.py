@@ -12,6 +12,7 @@ import os
 import secrets
 import selectors
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -243,6 +244,19 @@ class Processes:
             return None
         self._spilled += 1
         return self._output_directory / f"output-{self._spilled}.txt"
+
+
+def run_on_terminal(command: Sequence[str]) -> int:
+    """Run a program of the user's choice on this process's terminal, with the user's environment;
+    returns its exit code. Ctrl+C is the program's meanwhile. Raises OSError.
+
+    From the main thread, and only for what the user named: nothing the model says comes here.
+    """
+    before = signal.signal(signal.SIGINT, lambda *_: None)  # not SIG_IGN, which would be inherited
+    try:
+        return subprocess.run(list(command), check=False).returncode
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def scrubbed(environment: Mapping[str, str]) -> dict[str, str]:

@@ -101,11 +101,15 @@ class Workspace:
 
     def outside(self, path: str) -> Path | None:
         """Where `path` leads if that is in none of the roots, admitted or not."""
+        real = self.real(path)
+        return None if real is None or any(map(real.is_relative_to, self.roots)) else real
+
+    def real(self, path: str) -> Path | None:
+        """Where `path` leads, every symlink on the way resolved; None where it is no path."""
         try:
-            _, real = self._resolved(path)
+            return self._resolved(path)[1]
         except ToolError:
             return None
-        return None if any(map(real.is_relative_to, self.roots)) else real
 
     def admit(self, real: Path) -> None:
         """The user has allowed this one path outside of the roots, and what a tool finds below."""

@@ -8,6 +8,7 @@ plain prompt both talk to the agent only through here; neither blocks on it.
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Protocol
 
@@ -24,6 +25,8 @@ from ds4_agent.agent.events import (
     ThinkingDelta,
     ToolOutput,
 )
+from ds4_agent.agent.material import Ran
+from ds4_agent.agent.own_shell import OwnShell
 
 if TYPE_CHECKING:
     from ds4_agent.agent.loop import Agent
@@ -113,6 +116,10 @@ class Build(Protocol):
     @property
     def asks_for(self) -> Asks: ...
 
+    def again(self, conversation: "Conversation", model: str | None = None) -> "Agent":
+        """The agent of the same session anew, the one before it closed."""
+        ...
+
     def sessions(self) -> "list[Summary]": ...
 
     def choice(self, session_id: str, *, forks: bool = False) -> Choice: ...
@@ -136,6 +143,7 @@ class Conversation:
         self._interrupted = False
         self._closing = False
         self._choice: Choice | None = None
+        self._own: OwnShell | None = None
         self._thread = threading.Thread(target=self._live, name="ds4-conversation", daemon=True)
 
     def start(self, choice: Choice | None = None) -> None:
@@ -166,6 +174,20 @@ class Conversation:
         `TurnOver` comes at its end."""
         self._do(lambda agent: self._open(agent, choice))
 
+    def again(self, model: str | None = None) -> None:
+        """Go on with this session under another model, or with what may be loaded now, which is
+        told as `Loaded`. `TurnOver` comes at its end."""
+        self._do(lambda agent: self._anew(agent, model))
+
+    def run_own(self, command: str) -> None:
+        """Run a command of the user's own, which is told like a call. `TurnOver` comes at its
+        end."""
+        self._do(lambda agent: self._run_own(agent, command))
+
+    def own_results(self) -> tuple[Ran, ...]:
+        """What such commands printed since this was last asked."""
+        return self._own.take() if self._own is not None else ()
+
     def _do(self, task: Task) -> None:
         with self._lock:
             self._interrupted = self._closing
@@ -188,6 +210,8 @@ class Conversation:
                 self._answers.put(_INTERRUPTED)
         if self._agent is not None:
             self._agent.interrupt()
+        if self._own is not None:
+            self._own.stop()
 
     def answer(self, request: ApprovalRequest, decision: Decision) -> None:
         """Answer a question. An answer to one that is over does nothing."""
@@ -238,6 +262,8 @@ class Conversation:
                     self._agent = agent = self._carry_out(agent, prompt)
         finally:
             agent.close()
+            if self._own is not None:
+                self._own.close()
             self._build.close()
 
     def _follow(self, agent: "Agent", events: Iterator[Event]) -> None:
@@ -269,6 +295,24 @@ class Conversation:
         rewound = agent.rewind(turn, with_files=with_files)
         self._post(WentBack(rewound.prompt, rewound.undone.text() if rewound.undone else ""))
         return agent
+
+    def _run_own(self, agent: "Agent", command: str) -> "Agent":
+        if self._own is None:
+            self._own = OwnShell(Path(agent.identity.directory))
+        for event in self._own.run(command):
+            self._post(event)
+            if self._interrupted:
+                self._own.stop()
+        return agent
+
+    def _anew(self, agent: "Agent", model: str | None) -> "Agent":
+        try:
+            other = self._build.again(self, model)
+        except Exception as error:  # the session goes on as it was
+            self._post(TurnFailed(error))
+            other = self._build.again(self)
+        self._post(Loaded(other))
+        return other
 
     def _open(self, agent: "Agent", choice: Choice) -> "Agent":
         if choice.directory.name == agent.identity.session_id and not choice.forks:

@@ -140,13 +140,18 @@ class PlainView:
             for text in lines[-RESULT_LINES:]:
                 self.line(f"    {text}", "dim")
 
-    def _show_diff(self, lines: list[DiffLine]) -> None:
-        for line in lines[:DIFF_LINES]:
+    def diff(self, text: str) -> None:
+        """A unified diff to its last line."""
+        lines = diff_lines(text)
+        self._show_diff(lines, len(lines))
+
+    def _show_diff(self, lines: list[DiffLine], limit: int = DIFF_LINES) -> None:
+        for line in lines[:limit]:
             colour = {"-": "red", "+": "green"}.get(line.mark, "dim")
             mark = " " if line.mark == "@" else line.mark
             self.line(f"    {line.number or '':>4} {mark} {line.text}", colour)
-        if len(lines) > DIFF_LINES:
-            self.line(f"    … {plural(len(lines) - DIFF_LINES, 'more line')}", "dim")
+        if len(lines) > limit:
+            self.line(f"    … {plural(len(lines) - limit, 'more line')}", "dim")
 
     def _painted(self, text: str, colour: str) -> str:
         code = _COLOURS.get(colour)
