@@ -97,8 +97,7 @@ class Agent:
         self._on_close = on_close
         self._cancel = runner.cancel
         self._stop: ev.TurnReason = "interrupted"  # why `cancel` is set, when it is
-        self._prefix = tuple(prefix)
-        self._new_context = new_context
+        self._prefix, self._new_context = tuple(prefix), new_context
         self._resumed = resumed
         self._tail = tail or (resumed.tail if resumed else Tail(closing=self._prefix))
         self._past, self._calls = (resumed.past, resumed.calls) if resumed else (Past(), 0)
@@ -388,7 +387,7 @@ class Agent:
 
     def _reminder(self) -> list[Segment]:
         """What the model has not been told yet and must know before the user speaks."""
-        told = "\n".join([*self._undone.values(), *self._reminders])
+        told = "\n".join((*self._undone.values(), *self._reminders))
         return reminder_segments(told) if told else []
 
     def _step(

@@ -22,6 +22,7 @@ __all__ = ["BETWEEN_TURNS", "Choosing", "Rows", "Work"]
 
 BETWEEN_TURNS = (
     "undo", "compact", "uncompact", "sessions", "resume", "rewind", "fork", "model", "trust",
+    "btw", "try",
 )  # fmt: skip
 RESUME, FORK = "Go on with which session?", "Go on in a copy of which session?"
 TURN, WHAT = "Back to before which prompt?", "What goes back?"

@@ -41,6 +41,8 @@ COMMANDS = {
     "fork": "go on in a copy of this session",
     "rewind": "back to before an earlier prompt, with or without the files",
     "undo": "take back what the last prompt did to files",
+    "btw": "a question in between, of which nothing stays: /btw QUESTION",
+    "try": "2 to 8 answers to choose from, each in a worktree: /try 3 [--verify COMMAND] PROMPT",
     "compact": "go on from a summary of the conversation",
     "uncompact": "back to the conversation before its summary",
     "cost": "tokens and time of this session",

@@ -20,6 +20,7 @@ from ds4_agent.agent.events import (
     CallArgument,
     Decision,
     Event,
+    Notice,
     PrefillProgressed,
     TextDelta,
     ThinkingDelta,
@@ -29,6 +30,7 @@ from ds4_agent.agent.material import Ran
 from ds4_agent.agent.own_shell import OwnShell
 
 if TYPE_CHECKING:
+    from ds4_agent.agent.alternatives import Alternative, Wanted
     from ds4_agent.agent.loop import Agent
     from ds4_agent.sessions.summary import Summary
 
@@ -188,6 +190,18 @@ class Conversation:
         """What such commands printed since this was last asked."""
         return self._own.take() if self._own is not None else ()
 
+    def aside(self, question: str) -> None:
+        """Answer a question from a fork. `TurnOver` comes at its end, too."""
+        self._do(lambda agent: self._ask_aside(agent, question))
+
+    def try_out(self, wanted: "Wanted", found: "Callable[[list[Alternative]], None]") -> None:
+        """Try alternatives out, which are given to `found` before the `TurnOver` at its end."""
+        self._do(lambda agent: self._try_out(agent, wanted, found))
+
+    def keep(self, wanted: "Wanted", alternative: "Alternative") -> None:
+        """Apply one of them; told as a notice. `TurnOver` comes at its end, too."""
+        self._do(lambda agent: self._keep(agent, wanted, alternative))
+
     def _do(self, task: Task) -> None:
         with self._lock:
             self._interrupted = self._closing
@@ -294,6 +308,29 @@ class Conversation:
     def _go_back(self, agent: "Agent", turn: int, with_files: bool) -> "Agent":
         rewound = agent.rewind(turn, with_files=with_files)
         self._post(WentBack(rewound.prompt, rewound.undone.text() if rewound.undone else ""))
+        return agent
+
+    def _ask_aside(self, agent: "Agent", question: str) -> "Agent":
+        from ds4_agent.agent.asides import ask_aside
+
+        self._follow(agent, ask_aside(agent, question))
+        return agent
+
+    def _try_out(
+        self, agent: "Agent", wanted: "Wanted", found: "Callable[[list[Alternative]], None]"
+    ) -> "Agent":
+        from ds4_agent.agent.alternatives import try_out
+
+        def events() -> Iterator[Event]:
+            found((yield from try_out(agent, wanted)))
+
+        self._follow(agent, events())
+        return agent
+
+    def _keep(self, agent: "Agent", wanted: "Wanted", alternative: "Alternative") -> "Agent":
+        from ds4_agent.agent.alternatives import keep
+
+        self._post(Notice(keep(agent, wanted, alternative)))
         return agent
 
     def _run_own(self, agent: "Agent", command: str) -> "Agent":

@@ -25,6 +25,7 @@ from ds4_agent.tui.commands import (
     uncompact_text,
 )
 from ds4_agent.tui.complete import Files
+from ds4_agent.tui.forks import KEPT, Forks
 from ds4_agent.tui.history import History, history_file
 from ds4_agent.tui.repository import brought, trust_rows
 from ds4_agent.tui.tally import Tally
@@ -94,6 +95,7 @@ class Orders:
         self._keys = keys
         self._talk = conversation
         self._choosing = Choosing(build, conversation)
+        self._forks = Forks(conversation)
         self._offered: Sequence[str] = ()
         root, places = about.root, about.places
         keeps = root is not None and places is not None and about.keeps
@@ -136,6 +138,11 @@ class Orders:
         """The prompts that can be gone back to."""
         return [] if agent is None else self._between("rewind", "", agent, is_busy=False)
 
+    def left_over(self) -> list[Following]:
+        """What follows from a turn or other work that is over."""
+        rows = self._forks.left_over()
+        return [] if rows is None else [rows]
+
     def picked(self, about: str, index: int | None) -> list[Following]:
         """What follows from the row that was picked in a list."""
         if about == _HISTORY:
@@ -144,6 +151,9 @@ class Orders:
             return [] if index is None else self._use_model(self._offered[index])
         if about == _TRUST:
             return self._trust() if index == 1 else []
+        if about == KEPT:
+            kept = self._forks.picked(index)
+            return [] if kept is None else [kept]
         following = self._choosing.picked(about, index)
         return [] if following is None else [following]
 
@@ -194,6 +204,12 @@ class Orders:
             return self._model(arguments, agent)
         if name == "trust":
             return self._ask_trust()
+        if name in ("btw", "try"):
+            forks = self._forks
+            asked = forks.tried(arguments, agent) if name == "try" else forks.aside(arguments)
+            if isinstance(asked, str):
+                return [Say(asked, "warning")]
+            return [Say(f"/{name} {arguments}"), asked]
         following = self._choosing.command(name, agent)
         return [Say(following, "warning") if isinstance(following, str) else following]
 

@@ -296,6 +296,7 @@ class PlainScreen:
                         return False
                     if not activity:
                         begin()
+                    waiting.extend(self._orders.left_over())
                 case Say(text, level):
                     self._view.line(visible(text), "yellow" if level == "warning" else "")
                 case Send(prompt):

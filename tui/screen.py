@@ -236,7 +236,10 @@ class AgentApp(App[None]):
         self.conversation.withdraw()  # what the model has not read is the next prompt
         self._busy_since = self._sampling_from = None
         self._set(activity="ready", busy=False, is_ending=False, prefill=None)
-        await self._send_next()
+        left_over = self._orders.left_over()
+        await self._go_on(left_over)
+        if not left_over:
+            await self._send_next()
 
     def _count(self, event: object) -> None:
         if isinstance(event, ThinkingDelta | TextDelta | CallStarted):

@@ -161,8 +161,8 @@ class Transcript(VerticalScroll, can_focus=False):
         call, inner = self._calls.get(event.task), event.event
         if call is None:
             return
-        if isinstance(inner, ApprovalAsked):
-            call.asking(True)
+        if isinstance(inner, ApprovalAsked | ApprovalDecided):
+            call.asking(isinstance(inner, ApprovalAsked))
         elif line := task_line(inner):
             call.output(f"{line}\n")
 

@@ -68,7 +68,7 @@ def test_alternatives_work_on_copies_and_the_kept_one_is_applied(two: Agent, rep
     list(two.run("hello"))
     length = two.context_tokens
     wanted = Wanted(2, "raise the retries", "make test")
-    events, found = tried(two, wanted)
+    _, found = tried(two, wanted)
     assert [(a.answer, a.check, a.lines) for a in found] == [("Raised.", "exit code 0", (1, 1))] * 2
     assert "retries = 3" in (repo / "src/client.py").read_text()
     assert two.context_tokens == length
@@ -76,6 +76,8 @@ def test_alternatives_work_on_copies_and_the_kept_one_is_applied(two: Agent, rep
     assert keep(two, wanted, found[1]) == "Applied; changed: src/client.py"
     assert "retries = 5" in (repo / "src/client.py").read_text()
     assert list(two.run("what now?"))[-1].text == "I know."
+    told = two._transcript.tokenizer.decode(two._transcript._context.tokens)
+    assert "The user kept one of them. It is applied; these files changed: src/client.py." in told
     assert two.undo().changed == ("src/client.py",)
     assert "retries = 3" in (repo / "src/client.py").read_text()
 
@@ -102,7 +104,9 @@ def test_a_file_changed_meanwhile_is_not_overwritten(two: Agent, repo: Path) -> 
     wanted = Wanted(2, "raise the retries")
     _, found = tried(two, wanted)
     (repo / "src/client.py").write_text("mine\n")
-    with pytest.raises(UsageError, match="src/client.py was changed meanwhile; nothing was taken"):
+    with pytest.raises(
+        UsageError, match=r"src/client\.py was changed meanwhile; nothing"
+    ):
         keep(two, wanted, found[0])
     assert (repo / "src/client.py").read_text() == "mine\n"
 
