@@ -2,7 +2,8 @@
 
 In: an `ApprovalRequest`. Out: one `Decided` message. What is shown is the call to its last
 character, with everything invisible written out. For the first half second, and for half a second
-after each key that came too early, no key decides: typing meant for the prompt goes there.
+after each key that came too early or is no answer, no key decides: typing meant for the prompt goes
+there.
 """
 
 import time
@@ -103,12 +104,13 @@ class ApprovalPanel(Vertical, can_focus=True):
             return
         event.stop()
         event.prevent_default()
-        if not self._is_armed():
-            self._quiet_since = self._clock()
-            if event.is_printable and event.character:
-                self.post_message(self.TypedAhead(event.character))
+        is_typing = event.is_printable and event.key not in self._keys()
+        if self._is_armed() and not is_typing:
+            self._act(event.key)
             return
-        self._act(event.key)
+        self._quiet_since = self._clock()
+        if event.is_printable and event.character:
+            self.post_message(self.TypedAhead(event.character))
 
     def on_click(self, event: events.Click) -> None:
         """A click picks; only a key or a second click on the picked one decides."""
@@ -145,6 +147,11 @@ class ApprovalPanel(Vertical, can_focus=True):
         elif key in ("pageup", "pagedown"):
             subject = self.query_one("#subject", VerticalScroll)
             subject.scroll_page_up() if key == "pageup" else subject.scroll_page_down()
+
+    def _keys(self) -> set[str]:
+        """The printable keys that mean something here."""
+        digits = {str(number + 1) for number in range(len(self._choices))}
+        return {"y", "n", "j", "k", *digits, *(["d"] if self._has_diff() else [])}
 
     def _key_while_denying(self, event: events.Key) -> None:
         if event.key == "escape":

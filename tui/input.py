@@ -20,13 +20,14 @@ from textual.widgets import Static, TextArea
 from ds4_agent.agent.display import one_line, visible
 from ds4_agent.agent.errors import UsageError
 from ds4_agent.tui.complete import Files, Wish, fuzzy, replacement, wish_at
-from ds4_agent.tui.completions import ROWS, Completions
+from ds4_agent.tui.completions import Completions
 from ds4_agent.tui.editor import edited
 from ds4_agent.tui.pasted import Pasted
 from ds4_agent.tui.writing import Writing
 
 __all__ = ["PromptBox", "PromptInput"]
 
+OFFERED = 40  # names
 _NEWLINE = ("shift+enter", "ctrl+j", "alt+enter", "ctrl+enter")
 
 
@@ -196,7 +197,7 @@ class PromptInput(TextArea):
             self._completions.hide()
         elif wish.kind == "command":
             said = dict(self._writing.names())
-            names = fuzzy(wish.query, said, ROWS) if wish.query else list(said)
+            names = fuzzy(wish.query, said, OFFERED) if wish.query else list(said)
             self._completions.offer(wish, [(name, one_line(said[name])) for name in names])
         elif (files := self._writing.files) is not None:
             self._offer_files(wish, files.known)
@@ -209,7 +210,7 @@ class PromptInput(TextArea):
             self._offer_files(wish, names)
 
     def _offer_files(self, wish: Wish, names: Sequence[str]) -> None:
-        found = fuzzy(wish.query, names, ROWS)
+        found = fuzzy(wish.query, names, OFFERED)
         self._completions.offer(wish, [(name, "") for name in found])
 
     @property

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from ds4_agent.agent.errors import OutputError, UsageError
-from ds4_agent.agent.material import with_files, with_results
+from ds4_agent.agent.material import with_files, with_names, with_results
 from ds4_agent.tui.choosing import BETWEEN_TURNS, Choosing, Rows, Work
 from ds4_agent.tui.commands import (
     COMMANDS,
@@ -75,6 +75,7 @@ class Leave:
 
 
 Following = Rows | Work | Say | Send | Draft | Theme | Leave
+NANO = "nano"
 _HISTORY, _MODEL, _TRUST = "history", "model", "trust"
 
 
@@ -120,7 +121,7 @@ class Orders:
             if is_busy:
                 return [*_waits("!"), Draft(text)]
             return [Work("running", partial(self._talk.run_own, text[1:].strip()))]
-        return self._prompt(text.strip(), text)
+        return self._prompt(text.strip(), text, agent)
 
     def history_rows(self) -> list[Following]:
         """The prompts of the directory, to be searched."""
@@ -147,11 +148,13 @@ class Orders:
         following = self._choosing.picked(about, index)
         return [] if following is None else [following]
 
-    def _prompt(self, text: str, draft: str) -> list[Following]:
+    def _prompt(self, text: str, draft: str, agent: "Agent | None") -> list[Following]:
         """`draft` comes back to the input where a file cannot be read."""
         root = self._about.root
+        model = agent.identity.model if agent is not None else self._about.model or NANO
+        material = with_names if model == NANO else with_files
         try:
-            prompt = with_files(text, root) if root is not None else text
+            prompt = material(text, root) if root is not None else text
         except UsageError as error:
             return [Say(str(error), "warning"), Draft(draft)]
         return [Send(with_results(prompt, self._talk.own_results()))]
@@ -180,7 +183,7 @@ class Orders:
         if own is not None:
             from ds4_agent.agent.user_commands import filled
 
-            return self._prompt(filled(own, arguments), text)
+            return self._prompt(filled(own, arguments), text, agent)
         return [Say(f"There is no command /{name}; see /help", "warning"), Draft(text)]
 
     def _between(
@@ -201,7 +204,7 @@ class Orders:
         now = agent.identity.model
         if name:
             return self._use_model(name)
-        known = dict.fromkeys([now, "nano", *([self._about.model] if self._about.model else [])])
+        known = dict.fromkeys([now, NANO, *([self._about.model] if self._about.model else [])])
         self._offered = list(known)
         if len(known) == 1:
             return [Say(f"The model is {now}. /model DIR loads a checkpoint of your own.")]
@@ -211,7 +214,7 @@ class Orders:
     def _use_model(self, name: str) -> list[Following]:
         if not self._about.keeps:
             return [Say("With --no-session the conversation cannot go on under another model.")]
-        is_known = name in ("nano", self._about.model) or name.startswith("scripted:")
+        is_known = name in (NANO, self._about.model) or name.startswith("scripted:")
         if not is_known and not Path(name).expanduser().is_dir():
             return [Say(f"There is no model directory {name}", "warning")]
         return [Work("loading model", partial(self._talk.again, name))]
