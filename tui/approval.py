@@ -75,6 +75,7 @@ class ApprovalPanel(Vertical, can_focus=True):
         self._choice = 0
         self._choices = choices(request)
         self._shows_diff = False
+        self._is_typed = False  # something for the prompt, whose Enter is still to come
 
     def compose(self) -> ComposeResult:
         with VerticalScroll(id="subject", can_focus=False):
@@ -110,6 +111,7 @@ class ApprovalPanel(Vertical, can_focus=True):
             return
         self._quiet_since = self._clock()
         if event.is_printable and event.character:
+            self._is_typed = True
             self.post_message(self.TypedAhead(event.character))
 
     def on_click(self, event: events.Click) -> None:
@@ -132,6 +134,8 @@ class ApprovalPanel(Vertical, can_focus=True):
             self._pick(self._choice - 1)
         elif key in ("down", "j", "tab"):
             self._pick(self._choice + 1)
+        elif key == "enter" and self._is_typed:  # it ends what was typed for the prompt
+            self._is_typed = False
         elif key == "enter":
             self._decide(self._choice)
         elif key.isdecimal() and 1 <= int(key) <= len(self._choices):
@@ -165,6 +169,7 @@ class ApprovalPanel(Vertical, can_focus=True):
         return self._clock() - self._quiet_since >= GRACE
 
     def _pick(self, choice: int) -> None:
+        self._is_typed = False
         self._choice = choice % len(self._choices)
         self._paint()
 

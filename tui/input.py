@@ -109,8 +109,9 @@ class PromptInput(TextArea):
         return True
 
     async def _on_paste(self, event: events.Paste) -> None:
-        event.text = self._pasted.mark(visible(event.text).replace("\r", "\n"))
-        await super()._on_paste(event)
+        # Terminals send line ends as carriage returns. Textual hands the event on to `TextArea`.
+        text = event.text.replace("\r\n", "\n").replace("\r", "\n")
+        event.text = self._pasted.mark(visible(text))
 
     def action_delete_left(self) -> None:
         """Backspace; a mark goes as a whole."""
