@@ -15,7 +15,9 @@ from pathlib import Path
 
 from ds4_agent.agent.prompt_input import file_part
 
-__all__ = ["Ran", "Typed", "mentioned", "quoted", "typed", "with_files", "with_names", "with_results"]
+__all__ = [
+    "Ran", "Typed", "mentioned", "quoted", "typed", "with_files", "with_names", "with_results",
+]  # fmt: skip
 
 # After a blank or at the start; a name with blanks stands in quotes.
 _MENTION = re.compile(r'(?<!\S)@(?:"([^"\n]+)"|(\S+))')

@@ -19,7 +19,7 @@ from textual.widgets import Static, TextArea
 
 from ds4_agent.agent.display import one_line, visible
 from ds4_agent.agent.errors import UsageError
-from ds4_agent.tui.complete import Files, Wish, fuzzy, replacement, wish_at
+from ds4_agent.tui.complete import Files, Wish, commands_like, fuzzy, replacement, wish_at
 from ds4_agent.tui.completions import Completions
 from ds4_agent.tui.editor import edited
 from ds4_agent.tui.pasted import Pasted
@@ -98,7 +98,7 @@ class PromptInput(TextArea):
             self.post_message(self.HistoryWished())
         elif key == "ctrl+g":
             self._edit()
-        elif key == "tab":
+        elif key == "tab" and wish_at(self._before) is not None:
             await self._offer()
         elif key == "up" and self.cursor_at_first_line:
             self._recall(-1)
@@ -198,7 +198,7 @@ class PromptInput(TextArea):
             self._completions.hide()
         elif wish.kind == "command":
             said = dict(self._writing.names())
-            names = fuzzy(wish.query, said, OFFERED) if wish.query else list(said)
+            names = commands_like(wish.query, list(said))
             self._completions.offer(wish, [(name, one_line(said[name])) for name in names])
         elif (files := self._writing.files) is not None:
             self._offer_files(wish, files.known)

@@ -91,6 +91,7 @@ class Orders:
     ) -> None:
         """`keys` are told by /help."""
         self.tally = Tally()
+        self._has_told = False
         self._about = about
         self._keys = keys
         self._talk = conversation
@@ -120,7 +121,7 @@ class Orders:
         if text.startswith("!") and text[1:].strip():
             if is_busy:
                 return [*_waits("!"), Draft(text)]
-            return [Work("running", partial(self._talk.run_own, text[1:].strip()))]
+            return [*self._not_told(agent), Work("running", partial(self._talk.run_own, text[1:]))]
         return self._prompt(text.strip(), text, agent)
 
     def history_rows(self) -> list[Following]:
@@ -151,13 +152,24 @@ class Orders:
     def _prompt(self, text: str, draft: str, agent: "Agent | None") -> list[Following]:
         """`draft` comes back to the input where a file cannot be read."""
         root = self._about.root
-        model = agent.identity.model if agent is not None else self._about.model or NANO
-        material = with_names if model == NANO else with_files
+        is_small = self._model_name(agent) == NANO
+        material = with_names if is_small else with_files
         try:
             prompt = material(text, root) if root is not None else text
         except UsageError as error:
             return [Say(str(error), "warning"), Draft(draft)]
-        return [Send(with_results(prompt, self._talk.own_results()))]
+        ran = self._talk.own_results()
+        return [Send(prompt if is_small else with_results(prompt, ran))]
+
+    def _model_name(self, agent: "Agent | None") -> str:
+        return agent.identity.model if agent is not None else self._about.model or NANO
+
+    def _not_told(self, agent: "Agent | None") -> list[Following]:
+        """Said once: nano knows prompts of one sentence, and takes anything more for another."""
+        if self._model_name(agent) != NANO or self._has_told:
+            return []
+        self._has_told = True
+        return [Say("The nano model does not read what your own commands print.")]
 
     def _run(
         self, order: Order, text: str, agent: "Agent | None", is_busy: bool
@@ -170,7 +182,7 @@ class Orders:
         tell: dict[str, Callable[[], str]] = {
             "help": lambda: help_text(self._keys, self.names()),
             "tools": lambda: tools_text(agent.identity.tool_signatures if agent else ()),
-            "cost": lambda: cost_text(self.tally.usage, self.tally.worked, self.tally.turns),
+            "cost": lambda: cost_text(self.tally.usage, self.tally.seconds, self.tally.turns),
             "why-slow": lambda: slow_text(self.tally.last, agent.divergence() if agent else ""),
         }
         if name in tell:

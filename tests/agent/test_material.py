@@ -5,7 +5,15 @@ from pathlib import Path
 import pytest
 
 from ds4_agent.agent.errors import UsageError
-from ds4_agent.agent.material import Ran, Typed, mentioned, typed, with_files, with_names, with_results
+from ds4_agent.agent.material import (
+    Ran,
+    Typed,
+    mentioned,
+    typed,
+    with_files,
+    with_names,
+    with_results,
+)
 
 
 @pytest.fixture
