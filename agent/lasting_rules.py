@@ -21,6 +21,7 @@ from ds4_agent.agent.rules import allowed_by, parse_rules, subject
 __all__ = ["add_allow_rule", "rule_for"]
 
 _PATTERN = set("*?[]")
+_OF_PATHS = ("read", "write", "edit", "list", "search")
 LONGEST = 400  # characters: what nobody reads to its end is not allowed for ever
 
 
@@ -30,7 +31,7 @@ def rule_for(tool: str, effect: str, arguments: Mapping[str, Any], outside: str)
     `outside`: where the path leads, if out of the workspace: then the rule names that place.
     """
     is_command = tool == "bash"
-    if effect == "execute" and not is_command:
+    if not is_command and (effect == "execute" or tool not in _OF_PATHS):
         return ""  # of a git action or a plugin the rule would speak of too much
     really = {**arguments, "path": outside} if outside else arguments
     pattern = subject(tool, really)

@@ -15,7 +15,9 @@ from pathlib import Path
 
 from ds4_agent.agent.prompt_input import file_part
 
-__all__ = ["Ran", "Typed", "mentioned", "quoted", "typed", "with_files", "with_results"]
+__all__ = [
+    "Ran", "Typed", "mentioned", "quoted", "typed", "with_files", "with_names", "with_results",
+]  # fmt: skip
 
 # After a blank or at the start; a name with blanks stands in quotes.
 _MENTION = re.compile(r'(?<!\S)@(?:"([^"\n]+)"|(\S+))')
@@ -56,6 +58,18 @@ def with_files(text: str, directory: Path) -> str:
     """The words with the files they mention. Raises UsageError for one that cannot be read."""
     parts = [text, *(file_part(name, directory) for name in mentioned(text, directory))]
     return "\n\n".join(parts)
+
+
+def with_names(text: str, directory: Path) -> str:
+    """The words with the bare names of the files they mention, for a model that was trained to read
+    a file by its name."""
+    names = mentioned(text, directory)
+
+    def bare(match: re.Match[str]) -> str:
+        name = match[1] or match[2]
+        return match[0].replace("@", "", 1) if name.rstrip(_TRAILING) in names else match[0]
+
+    return _MENTION.sub(bare, text)
 
 
 def with_results(prompt: str, ran: Sequence[Ran]) -> str:

@@ -45,7 +45,7 @@ class OwnShell:
             self._processes = Processes()
         self._cancel.clear()
         self._number += 1
-        call_id = f"own_{self._number}"
+        call_id, command = f"own_{self._number}", command.strip()
         yield CallStarted(call_id, "bash")
         yield CallReady(call_id, "bash", {"command": command})
         result = yield from streamed(self._work(call_id, command), self._cancel, "ds4-own-shell")

@@ -2,7 +2,8 @@
 
 In: an `ApprovalRequest`. Out: one `Decided` message. What is shown is the call to its last
 character, with everything invisible written out. For the first half second, and for half a second
-after each key that came too early, no key decides: typing meant for the prompt goes there.
+after each key that came too early or is no answer, no key decides: typing meant for the prompt goes
+there.
 """
 
 import time
@@ -74,6 +75,7 @@ class ApprovalPanel(Vertical, can_focus=True):
         self._choice = 0
         self._choices = choices(request)
         self._shows_diff = False
+        self._is_typed = False  # something for the prompt, whose Enter is still to come
 
     def compose(self) -> ComposeResult:
         with VerticalScroll(id="subject", can_focus=False):
@@ -103,12 +105,14 @@ class ApprovalPanel(Vertical, can_focus=True):
             return
         event.stop()
         event.prevent_default()
-        if not self._is_armed():
-            self._quiet_since = self._clock()
-            if event.is_printable and event.character:
-                self.post_message(self.TypedAhead(event.character))
+        is_typing = event.is_printable and event.key not in self._keys()
+        if self._is_armed() and not is_typing:
+            self._act(event.key)
             return
-        self._act(event.key)
+        self._quiet_since = self._clock()
+        if event.is_printable and event.character:
+            self._is_typed = True
+            self.post_message(self.TypedAhead(event.character))
 
     def on_click(self, event: events.Click) -> None:
         """A click picks; only a key or a second click on the picked one decides."""
@@ -130,6 +134,8 @@ class ApprovalPanel(Vertical, can_focus=True):
             self._pick(self._choice - 1)
         elif key in ("down", "j", "tab"):
             self._pick(self._choice + 1)
+        elif key == "enter" and self._is_typed:  # it ends what was typed for the prompt
+            self._is_typed = False
         elif key == "enter":
             self._decide(self._choice)
         elif key.isdecimal() and 1 <= int(key) <= len(self._choices):
@@ -146,6 +152,11 @@ class ApprovalPanel(Vertical, can_focus=True):
             subject = self.query_one("#subject", VerticalScroll)
             subject.scroll_page_up() if key == "pageup" else subject.scroll_page_down()
 
+    def _keys(self) -> set[str]:
+        """The printable keys that mean something here."""
+        digits = {str(number + 1) for number in range(len(self._choices))}
+        return {"y", "n", "j", "k", *digits, *(["d"] if self._has_diff() else [])}
+
     def _key_while_denying(self, event: events.Key) -> None:
         if event.key == "escape":
             event.stop()
@@ -158,6 +169,7 @@ class ApprovalPanel(Vertical, can_focus=True):
         return self._clock() - self._quiet_since >= GRACE
 
     def _pick(self, choice: int) -> None:
+        self._is_typed = False
         self._choice = choice % len(self._choices)
         self._paint()
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from ds4_agent.agent.display import one_line
 from ds4_agent.agent.events import Event, RunStarted, Usage
+from ds4_agent.agent.material import typed
 from ds4_agent.agent.slowness import slowness_lines
 from ds4_agent.tui.describe import count, plural, seconds
 
@@ -113,7 +114,7 @@ def session_rows(sessions: "Sequence[Summary]", now: float) -> list[str]:
 
 def prompt_rows(prompts: Sequence[str]) -> list[str]:
     """A prompt a line, the newest first; `len(prompts) - index` is its turn."""
-    return [one_line(prompt, 100) for prompt in reversed(prompts)]
+    return [one_line(typed(prompt).text, 100) for prompt in reversed(prompts)]
 
 
 def shown_replay(events: Sequence[Event]) -> tuple[Sequence[Event], int]:

@@ -14,7 +14,7 @@ from typing import Literal
 
 from ds4_agent.agent.material import quoted
 
-__all__ = ["Files", "Wish", "fuzzy", "replacement", "wish_at"]
+__all__ = ["Files", "Wish", "commands_like", "fuzzy", "replacement", "wish_at"]
 
 MOST_FILES = 30_000
 FRESH_FOR = 5.0  # seconds
@@ -68,6 +68,11 @@ def fuzzy(query: str, names: Iterable[str], limit: int) -> list[str]:
         if match is not None:
             ranked_by.append((_rank(needle, folded, match), name))
     return [name for _, name in sorted(ranked_by)[:limit]]
+
+
+def commands_like(query: str, names: Sequence[str]) -> list[str]:
+    """The commands that begin with `query`; where none does, those that hold its letters."""
+    return [name for name in names if name.startswith(query)] or fuzzy(query, names, len(names))
 
 
 def _rank(needle: str, name: str, match: re.Match[str]) -> tuple[int, int, int]:

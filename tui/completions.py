@@ -17,7 +17,7 @@ ROWS = 8
 
 
 class Completions(Static):
-    """At most `ROWS` names; hidden while there is nothing to complete."""
+    """Names, `ROWS` of them in sight; hidden while there is nothing to complete."""
 
     DEFAULT_CSS = """
     Completions {
@@ -32,6 +32,7 @@ class Completions(Static):
         self.wish: Wish | None = None
         self._rows: Sequence[tuple[str, str]] = ()
         self._picked = 0
+        self._first = 0  # row shown at the top
 
     @property
     def picked(self) -> str | None:
@@ -41,7 +42,7 @@ class Completions(Static):
     def offer(self, wish: Wish, rows: Sequence[tuple[str, str]]) -> None:
         """Show these names, each with what is said about it; none hides the list."""
         now = self.picked
-        self.wish, self._rows = wish, rows[:ROWS]
+        self.wish, self._rows = wish, rows
         names = [name for name, _ in self._rows]
         self._picked = names.index(now) if now in names and wish.query else 0
         self._paint()
@@ -60,8 +61,9 @@ class Completions(Static):
         self.set_class(bool(self._rows), "open")
         width = max((len(name) for name, _ in self._rows), default=0)
         sign = "/" if self.wish is not None and self.wish.kind == "command" else ""
+        self._first = max(self._picked - ROWS + 1, min(self._first, self._picked))
         lines = []
-        for index, (name, said) in enumerate(self._rows):
+        for index, (name, said) in enumerate(self._rows[self._first :][:ROWS], self._first):
             style = "bold $text-primary" if index == self._picked else "$muted"
             shown = f"{sign}{name:<{width if said else 0}}"
             lines.append(Content.assemble((shown, style), (f"  {said}" if said else "", "$faint")))

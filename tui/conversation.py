@@ -346,8 +346,10 @@ class Conversation:
         try:
             other = self._build.again(self, model)
         except Exception as error:  # the session goes on as it was
-            self._post(TurnFailed(error))
             other = self._build.again(self)
+            self._post(Loaded(other))
+            self._post(TurnFailed(error))
+            return other
         self._post(Loaded(other))
         return other
 

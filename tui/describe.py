@@ -12,6 +12,7 @@ from typing import Literal
 
 from ds4_agent.agent.display import has_hidden, one_line, visible
 from ds4_agent.agent.events import CallFinished, CallReady, Event, Notice
+from ds4_agent.agent.material import typed
 
 __all__ = [
     "DiffLine",
@@ -22,6 +23,7 @@ __all__ = [
     "diff_lines",
     "hides_something",
     "plural",
+    "prompt_text",
     "result_line",
     "seconds",
     "task_line",
@@ -30,6 +32,7 @@ __all__ = [
 ]
 
 _LINE = 240  # characters of a call's one line before it is cut
+_PROMPT_LINES = 20  # of a prompt, before it is cut
 _HUNK = re.compile(r"@@ -(\d+)(?:,\d+)? \+(\d+)(?:,\d+)? @@")
 
 
@@ -67,6 +70,17 @@ def call_line(name: str, arguments: Mapping[str, object]) -> str:
     else:
         line = " ".join([name, *(f"{key}={_plain(value)}" for key, value in arguments.items())])
     return one_line(line.strip(), _LINE)
+
+
+def prompt_text(prompt: str) -> str:
+    """A prompt as a reader wants it: the words, of long ones the beginning, and the names of what
+    stands below them. Not displayable yet."""
+    said = typed(prompt)
+    lines = said.text.split("\n")
+    hidden = len(lines) - _PROMPT_LINES
+    if hidden > 1:
+        lines = [*lines[:_PROMPT_LINES], f"… {plural(hidden, 'more line')}"]
+    return "\n".join([*lines, *(f"+ {name}" for name in said.below)])
 
 
 def result_line(name: str, content: str, *, is_error: bool) -> str:

@@ -19,14 +19,15 @@ from textual.widgets import Static, TextArea
 
 from ds4_agent.agent.display import one_line, visible
 from ds4_agent.agent.errors import UsageError
-from ds4_agent.tui.complete import Files, Wish, fuzzy, replacement, wish_at
-from ds4_agent.tui.completions import ROWS, Completions
+from ds4_agent.tui.complete import Files, Wish, commands_like, fuzzy, replacement, wish_at
+from ds4_agent.tui.completions import Completions
 from ds4_agent.tui.editor import edited
 from ds4_agent.tui.pasted import Pasted
 from ds4_agent.tui.writing import Writing
 
 __all__ = ["PromptBox", "PromptInput"]
 
+OFFERED = 40  # names
 _NEWLINE = ("shift+enter", "ctrl+j", "alt+enter", "ctrl+enter")
 
 
@@ -97,7 +98,7 @@ class PromptInput(TextArea):
             self.post_message(self.HistoryWished())
         elif key == "ctrl+g":
             self._edit()
-        elif key == "tab":
+        elif key == "tab" and wish_at(self._before) is not None:
             await self._offer()
         elif key == "up" and self.cursor_at_first_line:
             self._recall(-1)
@@ -108,8 +109,9 @@ class PromptInput(TextArea):
         return True
 
     async def _on_paste(self, event: events.Paste) -> None:
-        event.text = self._pasted.mark(visible(event.text).replace("\r", "\n"))
-        await super()._on_paste(event)
+        # Terminals send line ends as carriage returns. Textual hands the event on to `TextArea`.
+        text = event.text.replace("\r\n", "\n").replace("\r", "\n")
+        event.text = self._pasted.mark(visible(text))
 
     def action_delete_left(self) -> None:
         """Backspace; a mark goes as a whole."""
@@ -196,7 +198,7 @@ class PromptInput(TextArea):
             self._completions.hide()
         elif wish.kind == "command":
             said = dict(self._writing.names())
-            names = fuzzy(wish.query, said, ROWS) if wish.query else list(said)
+            names = commands_like(wish.query, list(said))
             self._completions.offer(wish, [(name, one_line(said[name])) for name in names])
         elif (files := self._writing.files) is not None:
             self._offer_files(wish, files.known)
@@ -209,7 +211,7 @@ class PromptInput(TextArea):
             self._offer_files(wish, names)
 
     def _offer_files(self, wish: Wish, names: Sequence[str]) -> None:
-        found = fuzzy(wish.query, names, ROWS)
+        found = fuzzy(wish.query, names, OFFERED)
         self._completions.offer(wish, [(name, "") for name in found])
 
     @property

@@ -23,7 +23,7 @@ from prompt_toolkit.output.vt100 import Vt100_Output
 
 from ds4_agent.agent.display import one_line, visible
 from ds4_agent.agent.errors import UsageError
-from ds4_agent.tui.complete import fuzzy, replacement, wish_at
+from ds4_agent.tui.complete import commands_like, fuzzy, replacement, wish_at
 from ds4_agent.tui.editor import edited
 from ds4_agent.tui.history import History
 from ds4_agent.tui.writing import Writing
@@ -151,7 +151,7 @@ class _Completer(Completer):
         names: Iterable[str] = ()
         if wish.kind == "command":
             said = dict(self._writing.names())
-            names = fuzzy(wish.query, said, OFFERED) if wish.query else said
+            names = commands_like(wish.query, list(said))
         elif self._writing.files is not None:
             names = fuzzy(wish.query, self._writing.files.look(), OFFERED)
         start = wish.start - len(document.text_before_cursor)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from ds4_agent.agent.errors import OutputError, UsageError
-from ds4_agent.agent.material import with_files, with_results
+from ds4_agent.agent.material import with_files, with_names, with_results
 from ds4_agent.tui.choosing import BETWEEN_TURNS, Choosing, Rows, Work
 from ds4_agent.tui.commands import (
     COMMANDS,
@@ -76,6 +76,7 @@ class Leave:
 
 
 Following = Rows | Work | Say | Send | Draft | Theme | Leave
+NANO = "nano"
 _HISTORY, _MODEL, _TRUST = "history", "model", "trust"
 
 
@@ -91,6 +92,7 @@ class Orders:
     ) -> None:
         """`keys` are told by /help."""
         self.tally = Tally()
+        self._has_told = False
         self._about = about
         self._keys = keys
         self._talk = conversation
@@ -121,8 +123,8 @@ class Orders:
         if text.startswith("!") and text[1:].strip():
             if is_busy:
                 return [*_waits("!"), Draft(text)]
-            return [Work("running", partial(self._talk.run_own, text[1:].strip()))]
-        return self._prompt(text.strip(), text)
+            return [*self._not_told(agent), Work("running", partial(self._talk.run_own, text[1:]))]
+        return self._prompt(text.strip(), text, agent)
 
     def history_rows(self) -> list[Following]:
         """The prompts of the directory, to be searched."""
@@ -157,14 +159,27 @@ class Orders:
         following = self._choosing.picked(about, index)
         return [] if following is None else [following]
 
-    def _prompt(self, text: str, draft: str) -> list[Following]:
+    def _prompt(self, text: str, draft: str, agent: "Agent | None") -> list[Following]:
         """`draft` comes back to the input where a file cannot be read."""
         root = self._about.root
+        is_small = self._model_name(agent) == NANO
+        material = with_names if is_small else with_files
         try:
-            prompt = with_files(text, root) if root is not None else text
+            prompt = material(text, root) if root is not None else text
         except UsageError as error:
             return [Say(str(error), "warning"), Draft(draft)]
-        return [Send(with_results(prompt, self._talk.own_results()))]
+        ran = self._talk.own_results()
+        return [Send(prompt if is_small else with_results(prompt, ran))]
+
+    def _model_name(self, agent: "Agent | None") -> str:
+        return agent.identity.model if agent is not None else self._about.model or NANO
+
+    def _not_told(self, agent: "Agent | None") -> list[Following]:
+        """Said once: nano knows prompts of one sentence, and takes anything more for another."""
+        if self._model_name(agent) != NANO or self._has_told:
+            return []
+        self._has_told = True
+        return [Say("The nano model does not read what your own commands print.")]
 
     def _run(
         self, order: Order, text: str, agent: "Agent | None", is_busy: bool
@@ -177,7 +192,7 @@ class Orders:
         tell: dict[str, Callable[[], str]] = {
             "help": lambda: help_text(self._keys, self.names()),
             "tools": lambda: tools_text(agent.identity.tool_signatures if agent else ()),
-            "cost": lambda: cost_text(self.tally.usage, self.tally.worked, self.tally.turns),
+            "cost": lambda: cost_text(self.tally.usage, self.tally.seconds, self.tally.turns),
             "why-slow": lambda: slow_text(self.tally.last, agent.divergence() if agent else ""),
         }
         if name in tell:
@@ -190,7 +205,7 @@ class Orders:
         if own is not None:
             from ds4_agent.agent.user_commands import filled
 
-            return self._prompt(filled(own, arguments), text)
+            return self._prompt(filled(own, arguments), text, agent)
         return [Say(f"There is no command /{name}; see /help", "warning"), Draft(text)]
 
     def _between(
@@ -217,7 +232,7 @@ class Orders:
         now = agent.identity.model
         if name:
             return self._use_model(name)
-        known = dict.fromkeys([now, "nano", *([self._about.model] if self._about.model else [])])
+        known = dict.fromkeys([now, NANO, *([self._about.model] if self._about.model else [])])
         self._offered = list(known)
         if len(known) == 1:
             return [Say(f"The model is {now}. /model DIR loads a checkpoint of your own.")]
@@ -227,7 +242,7 @@ class Orders:
     def _use_model(self, name: str) -> list[Following]:
         if not self._about.keeps:
             return [Say("With --no-session the conversation cannot go on under another model.")]
-        is_known = name in ("nano", self._about.model) or name.startswith("scripted:")
+        is_known = name in (NANO, self._about.model) or name.startswith("scripted:")
         if not is_known and not Path(name).expanduser().is_dir():
             return [Say(f"There is no model directory {name}", "warning")]
         return [Work("loading model", partial(self._talk.again, name))]

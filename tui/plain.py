@@ -21,6 +21,7 @@ from ds4_agent.agent.display import one_line, visible
 from ds4_agent.agent.events import (
     ApprovalRequest,
     Decision,
+    Event,
     RunStarted,
     Steered,
     StepFinished,
@@ -43,7 +44,14 @@ from ds4_agent.tui.conversation import (
     Undone,
     WentBack,
 )
-from ds4_agent.tui.describe import arguments_text, count, hides_something, plural, seconds
+from ds4_agent.tui.describe import (
+    arguments_text,
+    count,
+    hides_something,
+    plural,
+    prompt_text,
+    seconds,
+)
 from ds4_agent.tui.lines import DumbLines, Lines, PromptLines
 from ds4_agent.tui.orders import Draft, Following, Leave, Orders, Say, Send, Theme
 from ds4_agent.tui.plain_view import PlainView
@@ -280,7 +288,7 @@ class PlainScreen:
         for event in events:
             match event:
                 case RunStarted(prompt=text) | Steered(text):
-                    self._view.line(f"> {visible(text)}", "bold")
+                    self._view.line(f"> {visible(prompt_text(text))}", "bold")
                 case _:
                     self._view.show(event)
 
@@ -328,13 +336,13 @@ class PlainScreen:
             if said.isdecimal() and 1 <= int(said) <= len(shown):
                 return int(said) - 1
 
-    def _note(self, event: object) -> None:
+    def _note(self, event: Event) -> None:
         if isinstance(event, StepFinished):
             used = f"{count(event.context_tokens)}/{count(event.context_limit)}"
             self._footer = f"ctx {used} · {event.tokens_per_second:.0f} tok/s"
         elif isinstance(event, TurnEnded):
             self._footer += f" · {seconds(event.seconds)}"
-        self._orders.tally.note(event)
+        self._orders.tally.count(event, time.monotonic(), 0)
 
     def _end_turn(self) -> None:
         self.conversation.withdraw()  # what the model has not read is the next prompt

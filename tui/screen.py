@@ -23,12 +23,7 @@ from textual.driver import Driver
 
 from ds4_agent.agent.events import (
     ApprovalRequest,
-    CallStarted,
-    PrefillProgressed,
     Steered,
-    StepFinished,
-    TextDelta,
-    ThinkingDelta,
 )
 from ds4_agent.agent.material import typed
 from ds4_agent.tui.approval import ApprovalPanel
@@ -75,6 +70,7 @@ KEYS = (
     ("Tab", "complete a / command or an @ file"),
     ("Ctrl+G", "write the prompt in your editor ($VISUAL, $EDITOR)"),
     ("Esc", "interrupt the model; queued prompts come back to the input"),
+    ("Alt+Up", "queued prompts come back to the input; the model works on"),
     ("Esc Esc", "back to before an earlier prompt; clear what is written"),
     ("Ctrl+C", "clear the input, interrupt, then quit"),
     ("Shift+Tab", "permission mode: ask, accept-edits, plan, auto"),
@@ -98,6 +94,7 @@ class AgentApp(App[None]):
         Binding("ctrl+c,super+c", "clear_or_quit", "Clear, then quit", show=False, priority=True),
         Binding("ctrl+q", "leave(0)", "Quit", show=False, priority=True),
         Binding("shift+tab", "next_mode", "Mode", show=False, priority=True),
+        Binding("alt+up", "recall_queue", "Recall", show=False, priority=True),
         Binding("ctrl+o", "toggle_all", "Open or fold", show=False, priority=True),
         Binding("pageup", "scroll(-1)", "Scroll up", show=False, priority=True),
         Binding("pagedown", "scroll(1)", "Scroll down", show=False, priority=True),
@@ -126,11 +123,11 @@ class AgentApp(App[None]):
         self._agent: Agent | None = None
         self.conversation = Conversation(build, self._post)
         self._orders = Orders(build, self.conversation, about, KEYS)
+        self._tally = self._orders.tally
         self._inbox: deque[Item] = deque()
         self._arrived = asyncio.Event()
         self._queue: deque[str] = deque([first_prompt] if first_prompt else [])
         self._busy_since: float | None = None
-        self._sampling_from: tuple[float, int] | None = None  # time, tokens in the context then
         self._quit_asked = -QUIT_WITHIN
         self._escaped = -ESCAPE_WITHIN
 
@@ -205,7 +202,8 @@ class AgentApp(App[None]):
                 await self._show_steered(text)
             case _:
                 await self._transcript.show(item)
-                self._count(item)
+                used = self._agent.context_tokens if self._agent else 0
+                self._tally.count(item, self._clock(), used)
                 self._status_line.status = status_after(self._status, item)
 
     async def _take_agent(self, agent: "Agent") -> None:
@@ -234,20 +232,12 @@ class AgentApp(App[None]):
     async def _end_turn(self) -> None:
         await self._close_question()
         self.conversation.withdraw()  # what the model has not read is the next prompt
-        self._busy_since = self._sampling_from = None
+        self._busy_since = None
         self._set(activity="ready", busy=False, is_ending=False, prefill=None)
         left_over = self._orders.left_over()
         await self._go_on(left_over)
         if not left_over:
             await self._send_next()
-
-    def _count(self, event: object) -> None:
-        if isinstance(event, ThinkingDelta | TextDelta | CallStarted):
-            if self._sampling_from is None and self._agent is not None:
-                self._sampling_from = (self._clock(), self._agent.context_tokens)
-        elif isinstance(event, StepFinished | PrefillProgressed):
-            self._sampling_from = None
-        self._orders.tally.note(event)
 
     # What the user says
 
@@ -348,6 +338,13 @@ class AgentApp(App[None]):
         if self._busy_since is None and not self._queue:
             await self._escape_twice()
             return
+        self.action_recall_queue()
+        if self._busy_since is not None:
+            self._set(is_ending=True)
+            self.conversation.interrupt()
+
+    def action_recall_queue(self) -> None:
+        """Alt+Up: what the model has not been given yet comes back to the input."""
         back = list(self._queue)
         if self._agent is not None:  # the model may have been given some in this very moment
             back = list(self.conversation.withdraw())
@@ -357,9 +354,6 @@ class AgentApp(App[None]):
             draft = [self._prompt.text] if self._prompt.text else []
             self._prompt.replace_all("\n".join([*(typed(text).text for text in back), *draft]))
             self._set(queued=len(self._queue))
-        if self._busy_since is not None:
-            self._set(is_ending=True)
-            self.conversation.interrupt()
 
     async def _escape_twice(self) -> None:
         """Esc twice where nothing is under way: clear what is written, else go back."""
@@ -436,10 +430,8 @@ class AgentApp(App[None]):
             return
         now, used = self._clock(), self._agent.context_tokens
         self._set(elapsed=now - self._busy_since, context_used=used)
-        if self._sampling_from is not None:
-            since, before = self._sampling_from
-            if now - since >= TICK and used > before:
-                self._set(tokens_per_second=(used - before) / (now - since))
+        if speed := self._tally.speed(now, used):
+            self._set(tokens_per_second=speed)
 
     def _show_banner(self) -> None:
         about, agent = self._about, self._agent

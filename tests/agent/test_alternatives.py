@@ -104,9 +104,7 @@ def test_a_file_changed_meanwhile_is_not_overwritten(two: Agent, repo: Path) -> 
     wanted = Wanted(2, "raise the retries")
     _, found = tried(two, wanted)
     (repo / "src/client.py").write_text("mine\n")
-    with pytest.raises(
-        UsageError, match=r"src/client\.py was changed meanwhile; nothing"
-    ):
+    with pytest.raises(UsageError, match=r"src/client\.py was changed meanwhile; nothing"):
         keep(two, wanted, found[0])
     assert (repo / "src/client.py").read_text() == "mine\n"
 

@@ -156,7 +156,9 @@ def v4() -> Tokenizer:
 
 
 def stable(profile: str, facts: Facts = SOMEWHERE, memory: str = "") -> list[Segment]:
-    return stable_part(render_prompt(profile, (*builtin_tools(), task_tool()), facts, memory=memory))
+    return stable_part(
+        render_prompt(profile, (*builtin_tools(), task_tool()), facts, memory=memory)
+    )
 
 
 def test_the_handbook_is_25000_tokens_of_v4_and_the_lean_prompt_at_most_3000(v4: Tokenizer) -> None:
@@ -179,10 +181,10 @@ from pathlib import Path
 from ds4_agent.agent.prompt.facts import gather_facts
 from ds4_agent.agent.prompt.profile import render_prompt, stable_part
 from ds4_agent.engine.dsml.segments import spell
-from ds4_agent.tools.registry import builtin_tools
+from ds4_agent.tools.registry import builtin_tools, task_tool
 facts = gather_facts(Path.cwd(), today=date.today())
 for profile in ("handbook", "lean", "nano"):
-    prompt = render_prompt(profile, builtin_tools(), facts, memory=str(Path.home()))
+    prompt = render_prompt(profile, (*builtin_tools(), task_tool()), facts, memory=str(Path.home()))
     print(hashlib.sha256(spell(stable_part(prompt)).encode()).hexdigest())
 """
 

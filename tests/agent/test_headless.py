@@ -110,7 +110,6 @@ def every_event() -> list[ev.Event]:
     return [*own[:-1], *(ev.TaskEvent("call_01", event) for event in own), own[-1]]
 
 
-
 def test_every_event_has_a_line_of_the_schema_or_none_at_all(
     schema: Callable[[str], None],
 ) -> None:

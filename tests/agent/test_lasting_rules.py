@@ -38,6 +38,7 @@ deny = ["bash(sudo:*)"]
         ("bash", "execute", {"command": "echo \u202egnp"}, "", ""),
         ("bash", "execute", {"command": "sleep 9", "background": True}, "", ""),
         ("git", "execute", {"action": "commit", "message": "x"}, "", ""),
+        ("git", "edit", {"action": "add", "path": "a.py"}, "", ""),
         ("edit", "execute", {"path": ".ds4/tools/a.py"}, "", ""),
         ("edit", "edit", {"path": "a[1].py"}, "", ""),
     ],

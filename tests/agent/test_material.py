@@ -5,7 +5,15 @@ from pathlib import Path
 import pytest
 
 from ds4_agent.agent.errors import UsageError
-from ds4_agent.agent.material import Ran, Typed, mentioned, typed, with_files, with_results
+from ds4_agent.agent.material import (
+    Ran,
+    Typed,
+    mentioned,
+    typed,
+    with_files,
+    with_names,
+    with_results,
+)
 
 
 @pytest.fixture
@@ -52,3 +60,8 @@ def test_a_binary_file_is_refused(here):
     (here / "b.bin").write_bytes(b"\0")
     with pytest.raises(UsageError, match=r"@b\.bin is a binary file"):
         with_files("@b.bin", here)
+
+
+def test_a_small_model_gets_the_bare_name(here):
+    assert with_names("show @src/a.py, not @nothing", here) == "show src/a.py, not @nothing"
+    assert with_names('show @"my notes.txt"', here) == 'show "my notes.txt"'

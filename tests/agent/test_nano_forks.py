@@ -46,5 +46,7 @@ def test_a_small_swarm_changes_a_file_each(make_agent: Callable[..., Agent], rep
     assert agent.context_tokens == length
     began = [e.event for e in events if isinstance(e, ev.TaskEvent)]
     fed = [e for e in began if isinstance(e, ev.PrefillProgressed)]
-    assert all(e.reused >= length - 40 for e in fed), "nothing of the conversation is computed again"
+    assert all(e.reused >= length - 40 for e in fed), (
+        "nothing of the conversation is computed again"
+    )
     assert max(e.total for e in fed) < 600

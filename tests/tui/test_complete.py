@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from ds4_agent.tui.complete import Files, Wish, fuzzy, replacement, wish_at
+from ds4_agent.tui.complete import Files, Wish, commands_like, fuzzy, replacement, wish_at
 
 NAMES = ["src/client.py", "src/cli.py", "tests/test_client.py", "docs/clip art.txt", "README.md"]
 
@@ -71,3 +71,11 @@ def test_files_are_those_git_would_not_ignore(tmp_path: Path):
     assert "e.py" not in files.look()
     now[0] = 10.0
     assert "e.py" in files.look()
+
+
+def test_commands_are_those_that_begin_so():
+    names = ["help", "theme", "resume", "rewind"]
+    assert commands_like("he", names) == ["help"]
+    assert commands_like("re", names) == ["resume", "rewind"]
+    assert commands_like("wind", names) == ["rewind"]
+    assert commands_like("", names) == names
