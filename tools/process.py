@@ -305,11 +305,12 @@ def _sweep(directory: Path) -> None:
     for left in directory.glob("ds4-agent-*-*"):
         pid = left.name.split("-")[2]
         with suppress(OSError):  # another agent sweeps at the same time
-            if pid.isdigit() and left.lstat().st_uid == os.getuid() and not _is_alive(int(pid)):
+            if pid.isdigit() and left.lstat().st_uid == os.getuid() and not is_alive(int(pid)):
                 shutil.rmtree(left, ignore_errors=True)
 
 
-def _is_alive(pid: int) -> bool:
+def is_alive(pid: int) -> bool:
+    """Whether there is a process of that number."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

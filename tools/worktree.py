@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import stat
 import tempfile
@@ -19,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ds4_agent.tools.git import Repository, open_repository
+from ds4_agent.tools.process import is_alive
 from ds4_agent.tools.types import ToolError
 from ds4_agent.tools.workspace import READ_LIMIT, MissingFileError, Workspace
 
@@ -28,6 +30,7 @@ _DIFF = ("diff", "--no-ext-diff", "--no-textconv", "--no-renames", "--ignore-sub
 _PATHS = ("--src-prefix=a/", "--dst-prefix=b/")
 _FILE_MODES = ("100644", "100755")
 _NONE = "000000"
+_PLACE = re.compile(r"ds4-task-(\d+)-\w+")
 
 
 @dataclass(frozen=True)
@@ -81,9 +84,10 @@ class Worktree:
 def worktree(directory: Path, cancel: threading.Event) -> Iterator[Worktree]:
     """A copy of the repository that holds `directory`. Raises ToolError where it cannot be made."""
     repository = open_repository(directory, cancel)
-    place = Path(os.path.realpath(tempfile.mkdtemp(prefix="ds4-task-")))
+    place = Path(os.path.realpath(tempfile.mkdtemp(prefix=f"ds4-task-{os.getpid()}-")))
     top = place / repository.top.name
     try:
+        _sweep(repository)
         _add(repository, top)
         copy = open_repository(top, cancel)
         _copy_uncommitted(repository, top)
@@ -140,6 +144,19 @@ def _remove(directory: Path, top: Path) -> None:
         repository = open_repository(directory, threading.Event())
         path = os.fspath(top)
         repository.call("worktree", "remove", "--force", "--force", "--", path, locks=True)
+
+
+def _sweep(repository: Repository) -> None:
+    """Remove the copies of agents that were killed before they could."""
+    listed: list[str] = []
+    with suppress(ToolError):  # an old git knows no `-z`
+        listed = repository.names("worktree", "list", "--porcelain", "-z")
+    for field in listed:
+        place = Path(field.removeprefix("worktree ")).parent
+        left = _PLACE.fullmatch(place.name)
+        if field.startswith("worktree ") and left and not is_alive(int(left[1])):
+            _remove(repository.top, Path(field.removeprefix("worktree ")))
+            shutil.rmtree(place, ignore_errors=True)
 
 
 def _tree(copy: Repository) -> str:

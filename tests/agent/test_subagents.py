@@ -3,6 +3,7 @@ real git."""
 
 import json
 import subprocess
+import tempfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from ds4_agent.agent import events as ev
 from ds4_agent.agent.loop import Agent
 from ds4_agent.engine.errors import ScriptError
+from ds4_agent.tools.registry import builtin_tools
 
 Make = Callable[..., Agent]
 EDIT = {"path": "src/client.py", "old": "retries = 3", "new": "retries = 5"}
@@ -276,6 +278,22 @@ def test_a_worktree_is_removed_also_after_an_interrupt(
     assert git(repo, "worktree", "list").count("\n") == 1
 
 
+def test_what_a_killed_agent_left_is_removed_with_the_next_worktree(
+    make: Make, play: SimpleNamespace, repo: Path
+) -> None:
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    place = Path(tempfile.mkdtemp(prefix=f"ds4-task-{ended.pid}-"))
+    git(repo, "worktree", "add", "--detach", str(place / "repo"))
+    mine = Path(tempfile.mkdtemp(prefix="mine-"))
+    git(repo, "worktree", "add", "--detach", str(mine / "repo"))
+    run(make(play.call("task", prompt="x", isolate="worktree"), play.say("a"), play.say("ok")))
+    assert not place.exists()
+    assert git(repo, "worktree", "list").count("\n") == 2
+    git(repo, "worktree", "remove", str(mine / "repo"))
+    mine.rmdir()
+
+
 def test_where_there_is_no_repository_a_worktree_is_refused(
     make: Make, play: SimpleNamespace, repo: Path
 ) -> None:
@@ -418,8 +436,11 @@ def test_an_engine_that_fails_ends_the_run(make: Make, play: SimpleNamespace) ->
 
 
 def test_nano_is_not_offered_sub_agents(make_agent: Make, play: SimpleNamespace) -> None:
-    events = run(make_agent(play.say("ok"), prompt_profile="nano"))
-    assert events[0].tools[-1] == "git"
+    agent = make_agent(play.say("ok"), prompt_profile="nano")
+    events = run(agent)
+    assert events[0].tools == tuple(tool.name for tool in builtin_tools())
+    text = agent._transcript.tokenizer.decode(agent._transcript._context.tokens)
+    assert text.split("<｜latest_reminder｜>")[0].endswith("\n" + builtin_tools()[-1].signature())
     lean = run(make_agent(play.say("ok"), prompt_profile="lean"))
     assert lean[0].tools[-2:] == ("git", "task")
 
