@@ -11,14 +11,22 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from ds4_agent.agent.errors import UsageError
-from ds4_agent.agent.events import ApprovalAsked, ApprovalDecided, ApprovalRequest, Decision
-from ds4_agent.agent.rules import Rule, allowed_by, denied_by, subject
+from ds4_agent.agent.events import (
+    ApprovalAsked,
+    ApprovalDecided,
+    ApprovalRequest,
+    Decision,
+    Notice,
+)
+from ds4_agent.agent.lasting_rules import rule_for
+from ds4_agent.agent.rules import Rule, allowed_by, denied_by, parse_rules, subject
 
 __all__ = ["Approvals", "ApprovalsLog", "Approver", "CommandApprover", "Mode"]
 
@@ -29,7 +37,8 @@ class Approver(Protocol):
     """Someone to ask: the screen, the plain prompt, or a command.
 
     `decide` blocks until there is an answer and must return a refusal soon after the run is
-    interrupted. It is called in the thread that runs the agent.
+    interrupted. It is called in the thread that runs the agent or one of its
+    sub-agents, once at a time.
     """
 
     def decide(self, request: ApprovalRequest) -> Decision: ...
@@ -52,6 +61,7 @@ class ApprovalsLog:
         request, decision = decided.request, decided.decision
         record = {
             "call_id": request.call_id,
+            "task": request.task,
             "tool": request.tool,
             "effect": request.effect,
             "arguments": dict(request.arguments),
@@ -87,6 +97,7 @@ class CommandApprover:
             "session_id": self.session_id,
             "cwd": self.directory,
             "call_id": request.call_id,
+            "task": request.task,
             "tool": request.tool,
             "effect": request.effect,
             "arguments": dict(request.arguments),
@@ -112,7 +123,8 @@ class CommandApprover:
 
 @dataclass
 class Approvals:
-    """The permissions of one session. `mode` may be changed between calls (the screen does)."""
+    """The permissions of one session. `mode` may be changed between calls (the screen does).
+    `keep` writes a rule for the sessions to come and says in one line what became of it."""
 
     mode: Mode
     allow: Sequence[Rule] = ()
@@ -122,29 +134,55 @@ class Approvals:
     approver: Approver | None = None
     approver_name: str = "user"  # who is named as the source of its decisions
     log: ApprovalsLog | None = None
+    keep: Callable[[str], str] | None = None
 
     def __post_init__(self) -> None:
         self._session: set[tuple[str, str, str]] = set()
+        self._one_question = threading.Lock()  # at a time: sub-agents ask as well
 
     def decide(
         self, request: ApprovalRequest
-    ) -> Generator[ApprovalAsked | ApprovalDecided, None, ApprovalDecided]:
+    ) -> Generator[ApprovalAsked | ApprovalDecided | Notice, None, ApprovalDecided]:
         """The decision. Yields nothing for a call that is simply allowed, the refusal for one that
-        is simply refused, else the question and then its answer.
+        is simply refused, else the question and then its answer, and what became of a rule.
         """
         decided = self._settled(request)
+        kept = ""
         if decided is None:
-            yield ApprovalAsked(request)
-            decision = self._ask(request)
-            decided = ApprovalDecided(request, decision, self.approver_name)
-            if decision.behaviour == "allow-session":
-                asking = self._asking(request)
-                self._session.add(_session_key(request, asking))
+            with self._one_question:
+                decided = self._settled(request)  # the answer before may have settled it
+                if decided is None:
+                    decided, kept = yield from self._question(request)
         if decided.source:
             if self.log is not None:
                 self.log.write(decided)
             yield decided
+        if kept:
+            yield Notice(kept)
         return decided
+
+    def _question(
+        self, request: ApprovalRequest
+    ) -> Generator[ApprovalAsked, None, tuple[ApprovalDecided, str]]:
+        asking = self._asking(request)
+        if asking is None and self.keep is not None:  # no rule can answer one that asks
+            rule = rule_for(request.tool, request.effect, request.arguments, request.outside)
+            request = replace(request, rule=rule)
+        yield ApprovalAsked(request)
+        decision = self._ask(request)
+        kept = ""
+        if decision.behaviour == "allow-session":
+            self._session.add(_session_key(request, asking))
+        elif decision.behaviour == "allow-always":
+            kept = self._always(request)
+        return ApprovalDecided(request, decision, self.approver_name), kept
+
+    def _always(self, request: ApprovalRequest) -> str:
+        """Allow calls like this one from now on; what to tell."""
+        if not request.rule or self.keep is None:
+            return ""
+        self.allow = (*self.allow, *parse_rules([request.rule], [request.tool]))
+        return self.keep(request.rule)
 
     def _settled(self, request: ApprovalRequest) -> ApprovalDecided | None:
         """The decision that needs no question; source "" when there is nothing to tell."""

@@ -22,6 +22,7 @@ from ds4_agent.agent.events import (
     RunStarted,
     StepFinished,
     StepStarted,
+    TaskEvent,
     TurnEnded,
     Usage,
 )
@@ -68,8 +69,8 @@ class _Progress:
                 self.session_id = event.session_id
             case StepStarted():
                 self.steps = event.step
-            case StepFinished():
-                self.usage += event.usage
+            case StepFinished(usage) | TaskEvent(_, StepFinished(usage)):
+                self.usage += usage
             case TurnEnded():
                 self.ended = event
             case _:

@@ -99,6 +99,8 @@ class _TextOutput:
             case ev.CallFinished(_, _, content, is_error):
                 first = one_line(content.partition("\n")[0])
                 _tell(f"  {first}" if is_error or first else "  done")
+            case ev.TaskEvent(task, ev.CallReady(_, name, arguments)):
+                _tell(f"  {task}: {name} {one_line(subject(name, arguments))}".rstrip())
             case ev.StepStarted():
                 self._text = ""
                 self._said = self._clock()

@@ -15,7 +15,7 @@ from typing import BinaryIO
 
 from ds4_agent.agent.errors import UsageError
 
-__all__ = ["PATIENCE", "compose_prompt", "read_stdin"]
+__all__ = ["PATIENCE", "compose_prompt", "file_part", "read_stdin"]
 
 PATIENCE = 3.0  # seconds a pipe with nothing in it is waited for when there is a prompt already
 
@@ -30,7 +30,7 @@ def compose_prompt(words: Sequence[str], directory: Path, piped: str) -> str:
     if not prompt.strip():
         raise UsageError("there is no prompt; give one as an argument or on standard input")
     parts = [prompt]
-    parts += [_file_part(word[1:], directory) for word in words if _is_file_word(word)]
+    parts += [file_part(word[1:], directory) for word in words if _is_file_word(word)]
     if spoken and piped.strip():
         parts.append(f"Standard input:\n{piped}")
     return "\n\n".join(parts)
@@ -65,7 +65,8 @@ def _is_file_word(word: str) -> bool:
     return len(word) > 1 and word[0] == "@" and not any(map(str.isspace, word))
 
 
-def _file_part(name: str, directory: Path) -> str:
+def file_part(name: str, directory: Path) -> str:
+    """A file's text under its name. Raises UsageError."""
     path = directory / Path(name).expanduser()
     try:
         if not stat.S_ISREG(path.stat().st_mode):

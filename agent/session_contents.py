@@ -35,7 +35,7 @@ from ds4_agent.sessions.errors import SessionFileError
 from ds4_agent.sessions.lines import Lines, read_lines
 from ds4_agent.sessions.summary import EVENTS, Summary, number_of
 
-__all__ = ["export", "search", "show"]
+__all__ = ["export", "search", "show", "whole"]
 
 SHOWN_MATCHES = 3  # of a session, in text
 BEFORE, AROUND = 40, 120  # characters of a match's surroundings
@@ -46,7 +46,7 @@ def show(chosen: argparse.Namespace) -> None:
     (name,) = take(chosen, 1, 1, "show ID")
     summary, lines = _read(name)
     if chosen.json:
-        print_json(_whole(summary, lines))
+        print_json(whole(summary, lines))
         return
     facts = {
         "session": summary.id,
@@ -89,7 +89,7 @@ def export(chosen: argparse.Namespace) -> None:
         check_writable(chosen.output)
     summary, lines = _read(name)
     if chosen.format == "json":
-        text = to_json(_whole(summary, lines)) + "\n"
+        text = to_json(whole(summary, lines)) + "\n"
     else:
         text = markdown(summary, entries(lines.records), lines.damaged)
     if chosen.output is None:
@@ -170,6 +170,6 @@ def _shown(entry: Entry) -> str:
     return f"* {said}\n  {first}".rstrip()
 
 
-def _whole(summary: Summary, lines: Lines) -> dict[str, Any]:
+def whole(summary: Summary, lines: Lines) -> dict[str, Any]:
     """A session for a program: every record as it stands in the log."""
     return {**as_json(summary), "damaged": lines.damaged, "records": lines.records}

@@ -36,7 +36,8 @@ def main() -> None:
     rows = _speeds(ours, [Speed(**row) for row in theirs])
     if has_nano:
         rows += [[name, figure, "", "", "", ""] for name, figure in _part("nano", [])]
-        rows += [] if options.quick else _part("cache", []) + _part("handbook", [])
+        if not options.quick:
+            rows += [row for part in ("cache", "forks", "handbook") for row in _part(part, [])]
     rows += jobs
     print(machine())
     print(f"Random model of {parameters / 1e6:.1f} M parameters, fp32; speeds in tokens/s.")

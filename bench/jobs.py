@@ -1,5 +1,5 @@
-"""Measures contexts that decode at the same time: 8 one after the other and as one batch, what that
-costs a context alone, and what forks of a long state hold. `python -m bench.jobs DIRECTORY` takes
+"""Measures contexts that decode at the same time: 8 one after the other and as one batch, and what
+that costs a context alone. `python -m bench.jobs DIRECTORY` takes
 the bundled model and the one in DIRECTORY and prints one JSON list of table rows.
 """
 
@@ -7,25 +7,21 @@ import json
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
-
-import numpy as np
 
 from bench.figures import prompt_ids
 from bench.nano import Endless
 from ds4_agent.engine.api import Context, Sampling
 from ds4_agent.engine.context import ModelContext
 from ds4_agent.engine.local import ModelEngine
-from ds4_agent.engine.model.state import State
 from ds4_agent.engine.open import NANO
 
 JOBS = 8
 PREFIX, OWN = 1024, 20  # tokens: that all share, and that each has behind it, times its number
 DECODED = 64  # tokens of each context
 REPEATS = 5  # in turn, so that both see the same machine; the fastest counts
-LONG, FORKS = 25_000, 100
 GREEDY = Sampling(temperature=0.0)
 
 Row = list[str]
@@ -38,7 +34,6 @@ def main() -> None:
         engine = ModelEngine(directory)
         try:
             rows += throughput(name, engine)
-            rows += forks(engine) if directory == NANO else []
         finally:
             engine.close()
     print(json.dumps(rows))
@@ -74,32 +69,6 @@ def throughput(name: str, engine: ModelEngine) -> list[Row]:
     ]  # fmt: skip
 
 
-def forks(engine: ModelEngine) -> list[Row]:
-    """Time of a fork of a long state, and the memory that forks of it hold besides."""
-    base = engine.new_context()
-    base.extend(prompt_ids(LONG))
-    slowest = max(_seconds(base.fork)[0] for _ in range(REPEATS))
-    state = base.checkpoint().state
-    many = [base.fork() for _ in range(FORKS)]
-    for context in many:
-        context.extend(prompt_ids(OWN))
-    each = _added(state, many) / FORKS
-    longer = base.fork()
-    longer.extend(prompt_ids(PREFIX))
-    figures = [
-        (f"nano: fork at {LONG:,}, ms", f"{1e3 * slowest:.3f}", "< 5", _met(slowest < 5e-3)),
-        (
-            f"… {FORKS} forks, {OWN} tokens each: MB a fork",
-            f"{each / 1e6:.2f}",
-            "< 1",
-            _met(each < 1e6),
-        ),
-        (f"… a fork of {PREFIX:,} tokens: MB", f"{_added(state, [longer]) / 1e6:.2f}", "", ""),
-        ("… MB of the state they share", f"{sum(_buffers([state]).values()) / 1e6:.1f}", "", ""),
-    ]
-    return [[name, figure, "", "", bar, met] for name, figure, bar, met in figures]
-
-
 def _decode(engine: ModelEngine, context: Context) -> list[int]:
     endless = Endless(engine.runtime.eos)
     tokens = context.sample(sampling=GREEDY, grammar=endless, max_tokens=DECODED)
@@ -119,25 +88,6 @@ def _at_once(engine: ModelEngine, contexts: list[ModelContext]) -> list[list[int
     for thread in threads:
         thread.join()
     return found
-
-
-def _added(state: State, contexts: Iterable[ModelContext]) -> int:
-    """Bytes that the states of `contexts` hold and `state` does not, shared ones once."""
-    shared = _buffers([state])
-    held = _buffers(context.checkpoint().state for context in contexts)
-    return sum(size for address, size in held.items() if address not in shared)
-
-
-def _buffers(states: Iterable[State]) -> dict[int, int]:
-    """{address: bytes} of the memory behind states that a CPU computed."""
-    held = {}
-    for state in states:
-        for leaf in state.leaves():
-            owner = leaf
-            while isinstance(owner.base, np.ndarray):
-                owner = owner.base
-            held[owner.ctypes.data] = owner.nbytes
-    return held
 
 
 def _seconds(work: Callable[[], T]) -> tuple[float, T]:

@@ -12,6 +12,7 @@ import os
 import secrets
 import selectors
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -245,6 +246,19 @@ class Processes:
         return self._output_directory / f"output-{self._spilled}.txt"
 
 
+def run_on_terminal(command: Sequence[str]) -> int:
+    """Run a program of the user's choice on this process's terminal, with the user's environment;
+    returns its exit code. Ctrl+C is the program's meanwhile. Raises OSError.
+
+    From the main thread, and only for what the user named: nothing the model says comes here.
+    """
+    before = signal.signal(signal.SIGINT, lambda *_: None)  # not SIG_IGN, which would be inherited
+    try:
+        return subprocess.run(list(command), check=False).returncode
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def scrubbed(environment: Mapping[str, str]) -> dict[str, str]:
     """The environment of a command: the user's, less what would make a shell, the loader, git or
     Python run something else than the command says, and less the agent's own Python settings.
@@ -291,11 +305,12 @@ def _sweep(directory: Path) -> None:
     for left in directory.glob("ds4-agent-*-*"):
         pid = left.name.split("-")[2]
         with suppress(OSError):  # another agent sweeps at the same time
-            if pid.isdigit() and left.lstat().st_uid == os.getuid() and not _is_alive(int(pid)):
+            if pid.isdigit() and left.lstat().st_uid == os.getuid() and not is_alive(int(pid)):
                 shutil.rmtree(left, ignore_errors=True)
 
 
-def _is_alive(pid: int) -> bool:
+def is_alive(pid: int) -> bool:
+    """Whether there is a process of that number."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

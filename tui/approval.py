@@ -2,7 +2,8 @@
 
 In: an `ApprovalRequest`. Out: one `Decided` message. What is shown is the call to its last
 character, with everything invisible written out. For the first half second, and for half a second
-after each key that came too early, no key decides: typing meant for the prompt goes there.
+after each key that came too early or is no answer, no key decides: typing meant for the prompt goes
+there.
 """
 
 import time
@@ -16,8 +17,9 @@ from textual.message import Message
 from textual.widgets import Input, Static
 
 from ds4_agent.agent.display import one_line, visible
-from ds4_agent.agent.events import ApprovalRequest, Decision
-from ds4_agent.tui.describe import arguments_text, hides_something, written_lines
+from ds4_agent.agent.events import ApprovalRequest, Behaviour, Decision
+from ds4_agent.agent.preview import preview
+from ds4_agent.tui.describe import arguments_text, diff_lines, hides_something, written_lines
 from ds4_agent.tui.tool import change_rows
 
 __all__ = ["GRACE", "ApprovalPanel"]
@@ -27,7 +29,7 @@ _IN_CHANGE = ("old", "new", "content")  # arguments shown as a change, not as te
 
 
 class ApprovalPanel(Vertical, can_focus=True):
-    """One question. Keys: 1-3, y, n, arrows and Enter; Esc denies."""
+    """One question. Keys: digits, y, n, arrows and Enter; d shows the whole diff; Esc denies."""
 
     DEFAULT_CSS = """
     ApprovalPanel {
@@ -40,10 +42,10 @@ class ApprovalPanel(Vertical, can_focus=True):
         & > #subject {
             height: auto; margin: 0 0 1 0; scrollbar-size-vertical: 1;
         }
-        & > #choices { height: 3; }
+        & > #choices { height: auto; text-wrap: nowrap; text-overflow: ellipsis; }
         & #exact { width: 1fr; }
         & > #reason { display: none; border: none; height: 1; padding: 0 1; background: $surface; }
-        & > #hint { color: $faint; }
+        & > #hint { height: 1; color: $faint; text-wrap: nowrap; text-overflow: ellipsis; }
         &.denying > #reason { display: block; }
     }
     """
@@ -71,11 +73,9 @@ class ApprovalPanel(Vertical, can_focus=True):
         self._clock = clock
         self._quiet_since = clock()
         self._choice = 0
-        self._choices = (
-            "Allow once",
-            f"Allow {scope(request)} in this session",
-            "Deny",
-        )
+        self._choices = choices(request)
+        self._shows_diff = False
+        self._is_typed = False  # something for the prompt, whose Enter is still to come
 
     def compose(self) -> ComposeResult:
         with VerticalScroll(id="subject", can_focus=False):
@@ -94,7 +94,10 @@ class ApprovalPanel(Vertical, can_focus=True):
 
     def fit(self) -> None:
         """Leave room for the choices. (`vh` is not what it says while an `auto` is measured.)"""
-        self.query_one("#subject").styles.max_height = max(3, self.app.size.height * 2 // 5)
+        height = self.app.size.height
+        room = height - len(self._choices) - 6
+        wanted = room if self._shows_diff else min(room, height * 2 // 5)
+        self.query_one("#subject").styles.max_height = max(3, wanted)
 
     def on_key(self, event: events.Key) -> None:
         if self.has_class("denying"):
@@ -102,12 +105,14 @@ class ApprovalPanel(Vertical, can_focus=True):
             return
         event.stop()
         event.prevent_default()
-        if not self._is_armed():
-            self._quiet_since = self._clock()
-            if event.is_printable and event.character:
-                self.post_message(self.TypedAhead(event.character))
+        is_typing = event.is_printable and event.key not in self._keys()
+        if self._is_armed() and not is_typing:
+            self._act(event.key)
             return
-        self._act(event.key)
+        self._quiet_since = self._clock()
+        if event.is_printable and event.character:
+            self._is_typed = True
+            self.post_message(self.TypedAhead(event.character))
 
     def on_click(self, event: events.Click) -> None:
         """A click picks; only a key or a second click on the picked one decides."""
@@ -129,19 +134,28 @@ class ApprovalPanel(Vertical, can_focus=True):
             self._pick(self._choice - 1)
         elif key in ("down", "j", "tab"):
             self._pick(self._choice + 1)
+        elif key == "enter" and self._is_typed:  # it ends what was typed for the prompt
+            self._is_typed = False
         elif key == "enter":
             self._decide(self._choice)
-        elif key in ("1", "2", "3"):
+        elif key.isdecimal() and 1 <= int(key) <= len(self._choices):
             self._decide(int(key) - 1)
         elif key == "y":
             self._decide(0)
         elif key == "n":
-            self._decide(2)
+            self._decide(len(self._choices) - 1)
+        elif key == "d" and self._has_diff():
+            self._toggle_diff()
         elif key == "escape":
             self._answer(Decision("deny"))
         elif key in ("pageup", "pagedown"):
             subject = self.query_one("#subject", VerticalScroll)
             subject.scroll_page_up() if key == "pageup" else subject.scroll_page_down()
+
+    def _keys(self) -> set[str]:
+        """The printable keys that mean something here."""
+        digits = {str(number + 1) for number in range(len(self._choices))}
+        return {"y", "n", "j", "k", *digits, *(["d"] if self._has_diff() else [])}
 
     def _key_while_denying(self, event: events.Key) -> None:
         if event.key == "escape":
@@ -155,14 +169,25 @@ class ApprovalPanel(Vertical, can_focus=True):
         return self._clock() - self._quiet_since >= GRACE
 
     def _pick(self, choice: int) -> None:
+        self._is_typed = False
         self._choice = choice % len(self._choices)
         self._paint()
 
+    def _has_diff(self) -> bool:
+        return self._request.tool in ("edit", "write")
+
+    def _toggle_diff(self) -> None:
+        """The whole file's diff in place of what the call says, or that again."""
+        self._shows_diff = not self._shows_diff
+        content = diff_content(self._request) if self._shows_diff else None
+        self.query_one("#exact", Static).update(content or approval_content(self._request))
+        self.fit()
+        self._paint()
+
     def _decide(self, choice: int) -> None:
-        if choice == 0:
-            self._answer(Decision("allow"))
-        elif choice == 1:
-            self._answer(Decision("allow-session"))
+        behaviour = self._choices[choice][0]
+        if behaviour != "deny":
+            self._answer(Decision(behaviour))
         else:
             self._choice = choice
             self.add_class("denying")
@@ -174,20 +199,53 @@ class ApprovalPanel(Vertical, can_focus=True):
 
     def _paint(self) -> None:
         rows = []
-        for index, choice in enumerate(self._choices):
+        for index, (_, choice) in enumerate(self._choices):
             picked = index == self._choice
             mark = "›" if picked else " "
             style = "bold $text-primary" if picked else ""
             rows.append(Content.styled(f"{mark} {index + 1} {choice}", style))
         self.query_one("#choices", Static).update(Content("\n").join(rows))
         denying = self.has_class("denying")
-        hint = "Enter denies · Esc back" if denying else "1-3 or ↑↓ Enter · Esc denies"
+        keys = f"1-{len(self._choices)} or ↑↓ Enter · Esc denies"
+        if self._has_diff():
+            keys = f"{'d call' if self._shows_diff else 'd diff'} · {keys}"
+        hint = "Enter denies · Esc back" if denying else keys
         self.query_one("#hint", Static).update(Content(hint))
 
 
 def scope(request: ApprovalRequest) -> str:
     """What an answer for the session covers."""
     return "this command" if request.effect == "execute" else f"every {visible(request.tool)}"
+
+
+def choices(request: ApprovalRequest) -> tuple[tuple[Behaviour, str], ...]:
+    """What can be answered, in the order of the keys; for ever only where a rule means just it."""
+    always: tuple[tuple[Behaviour, str], ...] = ()
+    if request.rule:
+        always = (("allow-always", f"Always allow {lasting(request)} (a rule in config.toml)"),)
+    session: Behaviour = "allow-session"
+    once: Behaviour = "allow"
+    refusal: Behaviour = "deny"
+    return (
+        (once, "Allow once"),
+        (session, f"Allow {scope(request)} in this session"),
+        *always,
+        (refusal, "Deny"),
+    )
+
+
+def lasting(request: ApprovalRequest) -> str:
+    """What the rule of an answer for ever covers: nothing else, but wherever the user works."""
+    return "this command" if request.tool == "bash" else f"{visible(request.tool)} of this path"
+
+
+def diff_content(request: ApprovalRequest) -> Content:
+    """What the file would become, with the lines around each change."""
+    shown = preview(request.tool, request.arguments, request.real)
+    head = Content.styled(visible(request.real, exact=True), "bold")
+    if not shown.diff:
+        return Content("\n").join([head, Content.styled(visible(shown.note), "$text-warning")])
+    return Content("\n").join([head, *change_rows(diff_lines(shown.diff))])
 
 
 def approval_content(request: ApprovalRequest) -> Content:
@@ -202,5 +260,7 @@ def approval_content(request: ApprovalRequest) -> Content:
         warning = "It holds invisible or control characters, written out below."
         parts.append(Content.styled(warning, "bold $text-warning"))
     parts.append(Content.styled(arguments_text(request.tool, rest), "bold"))
+    if request.real:  # every link resolved: what the path says may not be where it leads
+        parts.append(Content.styled(f"→ {visible(request.real, exact=True)}", "$muted"))
     parts.extend(change_rows(change))
     return Content("\n").join(parts)

@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
 __all__ = ["BETWEEN_TURNS", "Choosing", "Rows", "Work"]
 
-BETWEEN_TURNS = ("undo", "compact", "sessions", "resume", "rewind", "fork")
+BETWEEN_TURNS = (
+    "undo", "compact", "uncompact", "sessions", "resume", "rewind", "fork", "model", "trust",
+    "btw", "try",
+)  # fmt: skip
 RESUME, FORK = "Go on with which session?", "Go on in a copy of which session?"
 TURN, WHAT = "Back to before which prompt?", "What goes back?"
 

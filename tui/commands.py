@@ -6,10 +6,12 @@ In: what was typed, and plain facts. Out: text for the user. What a command does
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ds4_agent.agent.display import one_line
 from ds4_agent.agent.events import Event, RunStarted, Usage
+from ds4_agent.agent.material import typed
 from ds4_agent.agent.slowness import slowness_lines
 from ds4_agent.tui.describe import count, plural, seconds
 
@@ -19,9 +21,10 @@ if TYPE_CHECKING:
 __all__ = [
     "COMMANDS",
     "COMPACTED",
-    "command_of",
+    "Order",
     "cost_text",
     "help_text",
+    "order_of",
     "prompt_rows",
     "session_rows",
     "shown_replay",
@@ -33,30 +36,45 @@ __all__ = [
 COMPACTED = "The conversation goes on from a summary of itself; /uncompact returns to the whole."
 COMMANDS = {
     "help": "keys and commands",
-    "tools": "what the model can do here",
+    "model": "which model answers; /model NAME goes on with another",
+    "sessions": "the sessions of this directory; choose one to go on with",
+    "resume": "the same",
+    "fork": "go on in a copy of this session",
+    "rewind": "back to before an earlier prompt, with or without the files",
+    "undo": "take back what the last prompt did to files",
+    "btw": "a question in between, of which nothing stays: /btw QUESTION",
+    "try": "2 to 8 answers to choose from, each in a worktree: /try 3 [--verify COMMAND] PROMPT",
     "compact": "go on from a summary of the conversation",
     "uncompact": "back to the conversation before its summary",
     "cost": "tokens and time of this session",
     "why-slow": "what of the last prompt was computed, and why it was not on disk",
-    "undo": "take back what the last prompt did to files",
-    "rewind": "back to before an earlier prompt, with or without the files",
-    "sessions": "the sessions of this directory; choose one to go on with",
-    "resume": "the same",
-    "fork": "go on in a copy of this session",
+    "tools": "what the model can do here",
+    "trust": "let the tools and commands run that this repository brings",
+    "export": "write the session to a file: /export [FILE.md or FILE.json]",
+    "theme": "dark or light",
     "quit": "end the session (also Ctrl+D)",
 }
-_COMMAND = re.compile(r"/([a-z][a-z-]*)")
+_ORDER = re.compile(r"/([a-z0-9][a-z0-9_-]*(?::[a-z0-9_-]+)*)(?:\s+(.*))?", re.DOTALL)
 
 
-def command_of(text: str) -> str | None:
-    """The command's name if `text` is one; a path like `/etc/hosts` is none."""
-    match = _COMMAND.fullmatch(text.strip())
-    return match[1] if match else None
+@dataclass(frozen=True)
+class Order:
+    """A command and what stands behind it."""
+
+    name: str
+    arguments: str = ""
 
 
-def help_text(keys: Sequence[tuple[str, str]]) -> str:
-    """The keys of this screen, then the commands."""
-    rows = [*keys, *((f"/{name}", what) for name, what in COMMANDS.items())]
+def order_of(text: str) -> Order | None:
+    """The command that `text` begins with; a path like `/etc/hosts` is none, and neither is what
+    begins with a blank."""
+    match = _ORDER.fullmatch(text.rstrip())
+    return Order(match[1], (match[2] or "").strip()) if match else None
+
+
+def help_text(keys: Sequence[tuple[str, str]], commands: Sequence[tuple[str, str]]) -> str:
+    """The keys of this screen, what can be written, then the commands."""
+    rows = [*keys, *WRITTEN, *((f"/{name}", what) for name, what in commands)]
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"{name:<{width}}  {what}" for name, what in rows)
 
@@ -71,6 +89,10 @@ def uncompact_text(is_back: bool) -> str:
     return "Back in the whole conversation." if is_back else "Nothing was summarised here."
 
 
+WRITTEN = (
+    ("@file", "give the model a file's text with the prompt; Tab completes"),
+    ("!command", "run it yourself; the model reads what it printed with the next prompt"),
+)
 FILES = ("the conversation only; files stay as they are", "the conversation and the files")
 SHOWN_TURNS = 60  # of a session that goes on: more takes seconds to lay out
 
@@ -92,7 +114,7 @@ def session_rows(sessions: "Sequence[Summary]", now: float) -> list[str]:
 
 def prompt_rows(prompts: Sequence[str]) -> list[str]:
     """A prompt a line, the newest first; `len(prompts) - index` is its turn."""
-    return [one_line(prompt, 100) for prompt in reversed(prompts)]
+    return [one_line(typed(prompt).text, 100) for prompt in reversed(prompts)]
 
 
 def shown_replay(events: Sequence[Event]) -> tuple[Sequence[Event], int]:

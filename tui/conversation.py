@@ -8,6 +8,7 @@ plain prompt both talk to the agent only through here; neither blocks on it.
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Protocol
 
@@ -19,13 +20,17 @@ from ds4_agent.agent.events import (
     CallArgument,
     Decision,
     Event,
+    Notice,
     PrefillProgressed,
     TextDelta,
     ThinkingDelta,
     ToolOutput,
 )
+from ds4_agent.agent.material import Ran
+from ds4_agent.agent.own_shell import OwnShell
 
 if TYPE_CHECKING:
+    from ds4_agent.agent.alternatives import Alternative, Wanted
     from ds4_agent.agent.loop import Agent
     from ds4_agent.sessions.summary import Summary
 
@@ -113,6 +118,10 @@ class Build(Protocol):
     @property
     def asks_for(self) -> Asks: ...
 
+    def again(self, conversation: "Conversation", model: str | None = None) -> "Agent":
+        """The agent of the same session anew, the one before it closed."""
+        ...
+
     def sessions(self) -> "list[Summary]": ...
 
     def choice(self, session_id: str, *, forks: bool = False) -> Choice: ...
@@ -136,6 +145,7 @@ class Conversation:
         self._interrupted = False
         self._closing = False
         self._choice: Choice | None = None
+        self._own: OwnShell | None = None
         self._thread = threading.Thread(target=self._live, name="ds4-conversation", daemon=True)
 
     def start(self, choice: Choice | None = None) -> None:
@@ -166,6 +176,32 @@ class Conversation:
         `TurnOver` comes at its end."""
         self._do(lambda agent: self._open(agent, choice))
 
+    def again(self, model: str | None = None) -> None:
+        """Go on with this session under another model, or with what may be loaded now, which is
+        told as `Loaded`. `TurnOver` comes at its end."""
+        self._do(lambda agent: self._anew(agent, model))
+
+    def run_own(self, command: str) -> None:
+        """Run a command of the user's own, which is told like a call. `TurnOver` comes at its
+        end."""
+        self._do(lambda agent: self._run_own(agent, command))
+
+    def own_results(self) -> tuple[Ran, ...]:
+        """What such commands printed since this was last asked."""
+        return self._own.take() if self._own is not None else ()
+
+    def aside(self, question: str) -> None:
+        """Answer a question from a fork. `TurnOver` comes at its end, too."""
+        self._do(lambda agent: self._ask_aside(agent, question))
+
+    def try_out(self, wanted: "Wanted", found: "Callable[[list[Alternative]], None]") -> None:
+        """Try alternatives out, which are given to `found` before the `TurnOver` at its end."""
+        self._do(lambda agent: self._try_out(agent, wanted, found))
+
+    def keep(self, wanted: "Wanted", alternative: "Alternative") -> None:
+        """Apply one of them; told as a notice. `TurnOver` comes at its end, too."""
+        self._do(lambda agent: self._keep(agent, wanted, alternative))
+
     def _do(self, task: Task) -> None:
         with self._lock:
             self._interrupted = self._closing
@@ -188,6 +224,8 @@ class Conversation:
                 self._answers.put(_INTERRUPTED)
         if self._agent is not None:
             self._agent.interrupt()
+        if self._own is not None:
+            self._own.stop()
 
     def answer(self, request: ApprovalRequest, decision: Decision) -> None:
         """Answer a question. An answer to one that is over does nothing."""
@@ -238,6 +276,8 @@ class Conversation:
                     self._agent = agent = self._carry_out(agent, prompt)
         finally:
             agent.close()
+            if self._own is not None:
+                self._own.close()
             self._build.close()
 
     def _follow(self, agent: "Agent", events: Iterator[Event]) -> None:
@@ -269,6 +309,49 @@ class Conversation:
         rewound = agent.rewind(turn, with_files=with_files)
         self._post(WentBack(rewound.prompt, rewound.undone.text() if rewound.undone else ""))
         return agent
+
+    def _ask_aside(self, agent: "Agent", question: str) -> "Agent":
+        from ds4_agent.agent.asides import ask_aside
+
+        self._follow(agent, ask_aside(agent, question))
+        return agent
+
+    def _try_out(
+        self, agent: "Agent", wanted: "Wanted", found: "Callable[[list[Alternative]], None]"
+    ) -> "Agent":
+        from ds4_agent.agent.alternatives import try_out
+
+        def events() -> Iterator[Event]:
+            found((yield from try_out(agent, wanted)))
+
+        self._follow(agent, events())
+        return agent
+
+    def _keep(self, agent: "Agent", wanted: "Wanted", alternative: "Alternative") -> "Agent":
+        from ds4_agent.agent.alternatives import keep
+
+        self._post(Notice(keep(agent, wanted, alternative)))
+        return agent
+
+    def _run_own(self, agent: "Agent", command: str) -> "Agent":
+        if self._own is None:
+            self._own = OwnShell(Path(agent.identity.directory))
+        for event in self._own.run(command):
+            self._post(event)
+            if self._interrupted:
+                self._own.stop()
+        return agent
+
+    def _anew(self, agent: "Agent", model: str | None) -> "Agent":
+        try:
+            other = self._build.again(self, model)
+        except Exception as error:  # the session goes on as it was
+            other = self._build.again(self)
+            self._post(Loaded(other))
+            self._post(TurnFailed(error))
+            return other
+        self._post(Loaded(other))
+        return other
 
     def _open(self, agent: "Agent", choice: Choice) -> "Agent":
         if choice.directory.name == agent.identity.session_id and not choice.forks:

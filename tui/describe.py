@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ds4_agent.agent.display import has_hidden, one_line, visible
+from ds4_agent.agent.events import CallFinished, CallReady, Event, Notice
+from ds4_agent.agent.material import typed
 
 __all__ = [
     "DiffLine",
@@ -21,13 +23,16 @@ __all__ = [
     "diff_lines",
     "hides_something",
     "plural",
+    "prompt_text",
     "result_line",
     "seconds",
+    "task_line",
     "went_wrong",
     "written_lines",
 ]
 
 _LINE = 240  # characters of a call's one line before it is cut
+_PROMPT_LINES = 20  # of a prompt, before it is cut
 _HUNK = re.compile(r"@@ -(\d+)(?:,\d+)? \+(\d+)(?:,\d+)? @@")
 
 
@@ -59,9 +64,23 @@ def call_line(name: str, arguments: Mapping[str, object]) -> str:
     elif name == "git":
         words = [value for key, value in arguments.items() if not isinstance(value, bool)]
         line = " ".join(["git", *map(str, words)])
+    elif name == "task":
+        where = " in a worktree" if arguments.get("isolate") else ""
+        line = f"task{where}: {arguments.get('prompt', '')}"
     else:
         line = " ".join([name, *(f"{key}={_plain(value)}" for key, value in arguments.items())])
     return one_line(line.strip(), _LINE)
+
+
+def prompt_text(prompt: str) -> str:
+    """A prompt as a reader wants it: the words, of long ones the beginning, and the names of what
+    stands below them. Not displayable yet."""
+    said = typed(prompt)
+    lines = said.text.split("\n")
+    hidden = len(lines) - _PROMPT_LINES
+    if hidden > 1:
+        lines = [*lines[:_PROMPT_LINES], f"… {plural(hidden, 'more line')}"]
+    return "\n".join([*lines, *(f"+ {name}" for name in said.below)])
 
 
 def result_line(name: str, content: str, *, is_error: bool) -> str:
@@ -71,6 +90,19 @@ def result_line(name: str, content: str, *, is_error: bool) -> str:
         return "no output"
     counts_last = name == "search" and not is_error
     return one_line(lines[-1] if counts_last else lines[0], _LINE)
+
+
+def task_line(event: Event) -> str:
+    """What a sub-agent does, in one line; "" for what nobody has to see of it."""
+    match event:
+        case CallReady(_, name, arguments):
+            return call_line(name, arguments)
+        case CallFinished(_, name, content, is_error):
+            failed = went_wrong(name, content, is_error=is_error)
+            return f"  {result_line(name, content, is_error=is_error)}" if failed else ""
+        case Notice(text):
+            return one_line(text, _LINE)
+    return ""
 
 
 def went_wrong(name: str, content: str, *, is_error: bool) -> bool:

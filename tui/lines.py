@@ -8,17 +8,30 @@ way raise something else, from a signal handler or another thread.
 import os
 import select
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import partial
 from typing import Protocol
 
 from prompt_toolkit import PromptSession
+from prompt_toolkit.application import run_in_terminal
+from prompt_toolkit.completion import CompleteEvent, Completer, Completion
+from prompt_toolkit.document import Document
+from prompt_toolkit.history import History as PromptHistory
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.output.vt100 import Vt100_Output
 
-from ds4_agent.agent.display import one_line
+from ds4_agent.agent.display import one_line, visible
+from ds4_agent.agent.errors import UsageError
+from ds4_agent.tui.complete import commands_like, fuzzy, replacement, wish_at
+from ds4_agent.tui.editor import edited
+from ds4_agent.tui.history import History
+from ds4_agent.tui.writing import Writing
 
 __all__ = ["DumbLines", "Lines", "PromptLines"]
+
+
+OFFERED = 40  # names
 
 
 class Lines(Protocol):
@@ -42,15 +55,20 @@ class Lines(Protocol):
 
 
 class PromptLines:
-    """prompt_toolkit's line editing. `on_mode` is called for Shift+Tab."""
+    """prompt_toolkit's line editing. `on_mode` is called for Shift+Tab; `writing` has the history
+    and what can be completed."""
 
-    def __init__(self, term: str, on_mode: Callable[[], None]) -> None:
+    def __init__(self, term: str, on_mode: Callable[[], None], writing: Writing) -> None:
         output = _QuietOutput.from_pty(sys.stdout, term)
         self._prompt: PromptSession[str] = PromptSession(
             output=output,
             key_bindings=_keys(on_mode),
             enable_suspend=True,
             prompt_continuation="  ",
+            history=_Kept(writing.history),
+            completer=_Completer(writing),
+            complete_while_typing=False,  # a list that comes and goes is hard to listen to
+            complete_in_thread=True,
         )
         self._question: PromptSession[str] = PromptSession(output=output)
 
@@ -105,6 +123,43 @@ def _typed() -> str:
         return ""
 
 
+class _Kept(PromptHistory):
+    """The directory's history for prompt_toolkit, which searches it. `Orders` adds to it."""
+
+    def __init__(self, history: History) -> None:
+        super().__init__()
+        self._kept = history
+
+    def load_history_strings(self) -> Iterable[str]:
+        return reversed(self._kept.entries)
+
+    def store_string(self, string: str) -> None:
+        pass
+
+
+class _Completer(Completer):
+    """Tab: what the word at the cursor may become."""
+
+    def __init__(self, writing: Writing) -> None:
+        self._writing = writing
+
+    def get_completions(self, document: Document, event: CompleteEvent) -> Iterable[Completion]:
+        wish = wish_at(document.text_before_cursor)
+        if wish is None:
+            return
+        said: dict[str, str] = {}
+        names: Iterable[str] = ()
+        if wish.kind == "command":
+            said = dict(self._writing.names())
+            names = commands_like(wish.query, list(said))
+        elif self._writing.files is not None:
+            names = fuzzy(wish.query, self._writing.files.look(), OFFERED)
+        start = wish.start - len(document.text_before_cursor)
+        for name in names:
+            text = replacement(wish, name)
+            yield Completion(text, start, display=name, display_meta=one_line(said.get(name, "")))
+
+
 class _QuietOutput(Vt100_Output):
     """Asks the terminal nothing: some never answer, and the prompt would complain."""
 
@@ -120,6 +175,17 @@ def _keys(on_mode: Callable[[], None]) -> KeyBindings:
     @keys.add("escape", "enter")
     def _newline(event: KeyPressEvent) -> None:
         event.current_buffer.insert_text("\n")
+
+    @keys.add("c-g")
+    def _edit(event: KeyPressEvent) -> None:
+        buffer = event.current_buffer
+
+        def edit() -> None:
+            with suppress(UsageError):  # the text stays as it was
+                buffer.text = visible(edited(buffer.text, os.environ))
+                buffer.cursor_position = len(buffer.text)
+
+        run_in_terminal(edit)
 
     @keys.add("s-tab")
     def _next_mode(event: KeyPressEvent) -> None:

@@ -12,7 +12,7 @@ from textual.theme import Theme
 
 from ds4_agent.agent.display import has_hidden
 
-__all__ = ["DARK", "LIGHT", "VisibleFilter", "theme_for"]
+__all__ = ["DARK", "LIGHT", "VisibleFilter", "theme_for", "theme_named"]
 
 # Beyond Textual's own names: `muted` for what is read second, `faint` for what need not be read.
 _DARK_EXTRA = {
@@ -72,6 +72,13 @@ def theme_for(environment: Mapping[str, str]) -> str:
     """The theme's name: light where the terminal says that its background is (`COLORFGBG`)."""
     background = environment.get("COLORFGBG", "").rpartition(";")[2]
     return LIGHT.name if background in ("7", "15") else DARK.name
+
+
+def theme_named(name: str, now: str) -> str:
+    """The theme that is "dark" or "light", or, of "", the one that is not shown now."""
+    if name:
+        return LIGHT.name if name == "light" else DARK.name
+    return DARK.name if now == LIGHT.name else LIGHT.name
 
 
 class VisibleFilter(LineFilter):

@@ -8,7 +8,7 @@ from textual.content import Content
 from textual.widgets import Static
 
 from ds4_agent.agent.display import VisibleStream, visible
-from ds4_agent.tui.describe import plural
+from ds4_agent.tui.describe import plural, prompt_text
 
 __all__ = ["Banner", "NoticeMessage", "ThinkingMessage", "UserMessage"]
 
@@ -40,7 +40,7 @@ class UserMessage(Static):
     """
 
     def __init__(self, text: str) -> None:
-        super().__init__(Content.styled(visible(text), "bold"))
+        super().__init__(Content.styled(visible(prompt_text(text)), "bold"))
         self.prompt = text
 
 

@@ -1,7 +1,8 @@
 """A list to choose from, in place of the input.
 
 In: a title and rows of displayable text. Out: one `Picked` message, with the row's index or None.
-Keys: arrows, PageUp and PageDown, Home and End, Enter; Esc chooses nothing.
+Keys: arrows, PageUp and PageDown, Home and End, Enter; Esc chooses nothing. What is typed leaves
+only the rows that hold every word of it.
 """
 
 from collections.abc import Sequence
@@ -46,8 +47,10 @@ class Picker(Vertical, can_focus=True):
         super().__init__()
         self.about = about
         self._title = title
-        self._rows = tuple(rows)
-        self._choice = 0
+        self._all = tuple(rows)
+        self._query = ""
+        self._rows = tuple(enumerate(self._all))  # those shown, each with its index
+        self._choice = 0  # among those
         self._first = 0  # row shown at the top
 
     def compose(self) -> ComposeResult:
@@ -67,15 +70,17 @@ class Picker(Vertical, can_focus=True):
         event.stop()
         event.prevent_default()
         last = len(self._rows) - 1
-        moves = {
-            "up": -1, "k": -1, "down": 1, "j": 1, "home": -last, "end": last,
-        }  # fmt: skip
+        moves = {"up": -1, "down": 1, "home": -last, "end": last}
         if event.key == "enter":
-            self.post_message(self.Picked(self, self._choice))
+            self._pick()
         elif event.key == "escape":
             self.post_message(self.Picked(self, None))
         elif event.key in moves:
             self.move(moves[event.key])
+        elif event.key == "backspace":
+            self._search(self._query[:-1])
+        elif event.is_printable and event.character:
+            self._search(self._query + event.character)
 
     def on_click(self, event: events.Click) -> None:
         """A click picks; a second one on the picked row chooses it."""
@@ -83,9 +88,24 @@ class Picker(Vertical, can_focus=True):
             return
         row = self._first + int(event.y)
         if row == self._choice:
-            self.post_message(self.Picked(self, row))
+            self._pick()
         elif row < len(self._rows):
             self.move(row - self._choice)
+
+    def _pick(self) -> None:
+        if self._rows:
+            self.post_message(self.Picked(self, self._rows[self._choice][0]))
+
+    def _search(self, query: str) -> None:
+        """Leave the rows that hold every word of `query`, in capitals or not."""
+        self._query = query
+        words = query.casefold().split()
+        every = enumerate(self._all)
+        self._rows = tuple(
+            (index, row) for index, row in every if all(word in row.casefold() for word in words)
+        )
+        self._choice = self._first = 0
+        self._paint()
 
     def move(self, rows: int) -> None:
         """Pick another row, at most the first or the last."""
@@ -106,8 +126,10 @@ class Picker(Vertical, can_focus=True):
         lines = []
         for index in range(self._first, min(self._first + page, len(self._rows))):
             picked = index == self._choice
-            text = f"{'›' if picked else ' '} {self._rows[index]}"
+            text = f"{'›' if picked else ' '} {self._rows[index][1]}"
             lines.append(Content.styled(text, "bold $text-primary" if picked else ""))
         self.query_one("#rows", Static).update(Content("\n").join(lines))
         place = f"{self._choice + 1} of {len(self._rows)} · " if len(self._rows) > page else ""
-        self.query_one("#keys", Static).update(Content(f"{place}↑↓ Enter · Esc leaves"))
+        wanted = f"search: {self._query}▏" if self._query else "type to search"
+        keys = f"{wanted} · {place}↑↓ Enter · Esc leaves"
+        self.query_one("#keys", Static).update(Content(keys))

@@ -10,8 +10,9 @@ import sys
 import termios
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from queue import Empty, SimpleQueue
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -19,24 +20,17 @@ from typing import TYPE_CHECKING
 from ds4_agent.agent.display import one_line, visible
 from ds4_agent.agent.events import (
     ApprovalRequest,
-    Compacted,
     Decision,
+    Event,
     RunStarted,
     Steered,
     StepFinished,
     TurnEnded,
-    Usage,
 )
-from ds4_agent.tui.choosing import BETWEEN_TURNS, Choosing, Rows, Work
-from ds4_agent.tui.commands import (
-    command_of,
-    cost_text,
-    help_text,
-    shown_replay,
-    slow_text,
-    tools_text,
-    uncompact_text,
-)
+from ds4_agent.agent.material import typed
+from ds4_agent.agent.preview import preview
+from ds4_agent.tui.choosing import Rows, Work
+from ds4_agent.tui.commands import order_of, shown_replay
 from ds4_agent.tui.conversation import (
     Build,
     Conversation,
@@ -50,8 +44,16 @@ from ds4_agent.tui.conversation import (
     Undone,
     WentBack,
 )
-from ds4_agent.tui.describe import arguments_text, count, hides_something, plural, seconds
+from ds4_agent.tui.describe import (
+    arguments_text,
+    count,
+    hides_something,
+    plural,
+    prompt_text,
+    seconds,
+)
 from ds4_agent.tui.lines import DumbLines, Lines, PromptLines
+from ds4_agent.tui.orders import Draft, Following, Leave, Orders, Say, Send, Theme
 from ds4_agent.tui.plain_view import PlainView
 from ds4_agent.tui.session import About, about, builder, mode_after
 from ds4_agent.tui.terminal import end_process_soon, is_full_terminal, kept_terminal, refusal
@@ -67,7 +69,9 @@ QUIT_WITHIN = 2.0  # seconds in which a second Ctrl+C ends the session
 KEYS = (
     ("Enter", "send; while the model works: given to it with its next results, or after it"),
     ("Alt+Enter", "new line"),
-    ("Up, Down", "earlier prompts"),
+    ("Up, Down, Ctrl+R", "earlier prompts of this directory; search them"),
+    ("Tab", "complete a / command or an @ file"),
+    ("Ctrl+G", "write the prompt in your editor ($VISUAL, $EDITOR)"),
     ("Ctrl+C", "clear the line, interrupt the model, then quit"),
     ("Shift+Tab", "permission mode: ask, accept-edits, plan, auto"),
 )
@@ -127,16 +131,14 @@ class PlainScreen:
         """`term` names the terminal; "" is one on which no cursor can be moved."""
         self._inbox: SimpleQueue[Item] = SimpleQueue()
         self.conversation = Conversation(build, self._post)
-        self._choosing = Choosing(build, self.conversation)
+        self._orders = Orders(build, self.conversation, about, KEYS)
         self._about = about
         self._agent: Agent | None = None
         self._mode = about.mode
         self._view = PlainView(_say, colour=colour)
-        self._lines: Lines = PromptLines(term, self._next_mode) if term else DumbLines()
-        self._usage = Usage()
-        self._last_usage: Usage | None = None
-        self._worked = 0.0
-        self._turns = 0
+        self._lines: Lines = (
+            PromptLines(term, self._next_mode, self._orders) if term else DumbLines()
+        )
         self._footer = ""
         self._interrupted_at = -QUIT_WITHIN
         self._waiting: deque[str] = deque()  # typed while the model worked, not given to it yet
@@ -147,7 +149,7 @@ class PlainScreen:
         about = self._about
         self._view.line(f"ds4-agent {about.version} · {visible(about.directory)}", "bold")
         self._view.line("/help lists keys and commands", "dim")
-        self._go_on(self._choosing.at_start())
+        self._go_on(self._orders.at_start())
         text = first_prompt
         while True:
             if not text.strip() and self._waiting:
@@ -160,18 +162,24 @@ class PlainScreen:
                     return 0
                 if not text.strip():
                     continue
-            command = command_of(text)
-            if command == "quit":
-                return 0
-            if command in BETWEEN_TURNS:
-                stays = self._between_turns(command)
-            elif command is not None:
-                stays = self._run_command(command)
-            else:
-                stays = self._take_turn(text)
-            if not stays:
+            if not self._submit(visible(text)):
                 return 0
             text = ""
+
+    def _submit(self, text: str) -> bool:
+        """Carry out what was typed; returns False if the user left."""
+        if order_of(text) is not None and not self._knows_agent():
+            return True
+        return self._go_on(self._orders.submitted(text, self._agent, is_busy=False))
+
+    def _knows_agent(self) -> bool:
+        """Wait until the model is loaded; False if the user did not want to."""
+        try:
+            while self._agent is None:
+                self._take(self._inbox.get())
+        except KeyboardInterrupt:
+            return False
+        return True
 
     def on_signal(self, number: int, frame: FrameType | None) -> None:
         """End the session with 128 + `number`, letting a prompt put the terminal back first."""
@@ -196,10 +204,6 @@ class PlainScreen:
                 if self._presses_again():
                     raise EOFError from None
                 self._view.line("Ctrl+C again quits", "dim")
-
-    def _take_turn(self, prompt: str) -> bool:
-        """Run one prompt; returns False if the user left."""
-        return self._follow(lambda: self.conversation.send(visible(prompt)))
 
     def _follow(self, begin: Callable[[], None]) -> bool:
         """Begin something in the agent's thread and show it to its end; False if the user left."""
@@ -229,7 +233,7 @@ class PlainScreen:
         """Take what was typed meanwhile; a prompt is given to the model as soon as it can be."""
         while text := visible(self._lines.typed()):
             self._waiting.append(text)
-            if command_of(text) is None:
+            if order_of(text) is None:
                 self.conversation.steer(text)
 
     def _keep(self) -> None:
@@ -249,7 +253,7 @@ class PlainScreen:
                 self._agent = agent
                 agent.mode = self._mode
                 for text in self._waiting:
-                    if command_of(text) is None:
+                    if order_of(text) is None:
                         agent.steer(text)
                 self._view.line(f"model {visible(agent.identity.model)}", "dim")
                 if agent.identity.hint:
@@ -264,7 +268,7 @@ class PlainScreen:
             case Undone(text):
                 self._view.line(text)
             case WentBack(prompt, text):
-                self._draft = self._draft or prompt
+                self._draft = self._draft or typed(prompt).text
                 self._view.line(text or "Back to before this prompt.")
             case TurnOver():
                 pass
@@ -284,28 +288,34 @@ class PlainScreen:
         for event in events:
             match event:
                 case RunStarted(prompt=text) | Steered(text):
-                    self._view.line(f"> {visible(text)}", "bold")
+                    self._view.line(f"> {visible(prompt_text(text))}", "bold")
                 case _:
                     self._view.show(event)
 
-    def _between_turns(self, command: str) -> bool:
-        """Carry out one of the commands with lists or work; returns False if the user left."""
-        try:
-            while self._agent is None:
-                self._take(self._inbox.get())
-        except KeyboardInterrupt:
-            return True
-        return self._go_on(self._choosing.command(command, self._agent))
-
-    def _go_on(self, following: Rows | Work | str | None) -> bool:
-        while isinstance(following, Rows):
-            following = self._choosing.picked(following.about, self._pick(following))
-        if isinstance(following, str):
-            self._view.line(following, "yellow")
-        elif following is not None and following.activity:
-            return self._follow(following.begin)
-        elif following is not None:
-            following.begin()
+    def _go_on(self, followings: Sequence[Following]) -> bool:
+        """Carry out what follows; returns False if the user left."""
+        waiting = deque(followings)
+        while waiting:
+            match waiting.popleft():
+                case Rows() as rows:
+                    waiting.extend(self._orders.picked(rows.about, self._pick(rows)))
+                case Work(activity, begin):
+                    if activity and not self._follow(begin):
+                        return False
+                    if not activity:
+                        begin()
+                    waiting.extend(self._orders.left_over())
+                case Say(text, level):
+                    self._view.line(visible(text), "yellow" if level == "warning" else "")
+                case Send(prompt):
+                    if not self._follow(partial(self.conversation.send, prompt)):
+                        return False
+                case Draft(text):
+                    self._draft = text
+                case Theme():
+                    self._view.line("The colours here are those of your terminal.")
+                case Leave():
+                    return False
         return True
 
     def _pick(self, rows: Rows) -> int | None:
@@ -326,18 +336,13 @@ class PlainScreen:
             if said.isdecimal() and 1 <= int(said) <= len(shown):
                 return int(said) - 1
 
-    def _note(self, event: object) -> None:
+    def _note(self, event: Event) -> None:
         if isinstance(event, StepFinished):
             used = f"{count(event.context_tokens)}/{count(event.context_limit)}"
             self._footer = f"ctx {used} · {event.tokens_per_second:.0f} tok/s"
         elif isinstance(event, TurnEnded):
-            self._usage += event.usage
-            self._last_usage = event.usage
-            self._worked += event.seconds
-            self._turns += 1
             self._footer += f" · {seconds(event.seconds)}"
-        elif isinstance(event, Compacted):
-            self._usage += event.usage
+        self._orders.tally.count(event, time.monotonic(), 0)
 
     def _end_turn(self) -> None:
         self.conversation.withdraw()  # what the model has not read is the next prompt
@@ -351,41 +356,27 @@ class PlainScreen:
         if hides_something(request.arguments):
             self._view.line("  it holds invisible or control characters, written out:", "yellow")
         text = arguments_text(request.tool, request.arguments)
+        if request.real:
+            text += f"\n→ {visible(request.real, exact=True)}"
         self._view.line("    " + text.replace("\n", "\n    "))
         self._listen()
         with suppress(termios.error):
             termios.tcflush(sys.stdin.fileno(), termios.TCIFLUSH)
+        choices = "yes, session, always" if request.rule else "yes, session"
+        choices += ", diff" if request.tool in ("edit", "write") else ""
         while True:
             try:
-                said = self._lines.ask("  yes, session, or no [why]: ").strip()
+                said = self._lines.ask(f"  {choices}, or no [why]: ").strip()
             except (EOFError, KeyboardInterrupt):
                 self.conversation.interrupt()
                 return Decision("deny", "interrupted by the user")
             word, _, reason = said.partition(" ")
-            if word.lower() in ("y", "yes"):
-                return Decision("allow")
-            if word.lower() in ("s", "session"):
-                return Decision("allow-session")
-            if word.lower() in ("n", "no"):
-                return Decision("deny", reason.strip())
-
-    def _run_command(self, name: str) -> bool:
-        if name == "help":
-            self._view.line(help_text(KEYS))
-        elif name == "tools":
-            signatures = self._agent.identity.tool_signatures if self._agent else ()
-            self._view.line(tools_text(signatures))
-        elif name == "uncompact":
-            is_back = self._agent is not None and self._agent.uncompact()
-            self._view.line(uncompact_text(is_back))
-        elif name == "cost":
-            self._view.line(cost_text(self._usage, self._worked, self._turns))
-        elif name == "why-slow":
-            parting = self._agent.divergence() if self._agent else ""
-            self._view.line(slow_text(self._last_usage, parting))
-        else:
-            self._view.line(f"there is no command /{name}; see /help", "yellow")
-        return True
+            decision = answer_of(word, reason.strip(), request)
+            if decision is not None:
+                return decision
+            if word.lower() in ("d", "diff"):
+                shown = preview(request.tool, request.arguments, request.real)
+                self._view.diff(shown.diff) if shown.diff else self._view.line(visible(shown.note))
 
     def _presses_again(self) -> bool:
         now = time.monotonic()
@@ -400,6 +391,20 @@ class PlainScreen:
         self._mode = mode_after(self._mode)
         if self._agent is not None:
             self._agent.mode = self._mode
+
+
+def answer_of(word: str, reason: str, request: ApprovalRequest) -> Decision | None:
+    """The decision that a typed answer is; None where it is none."""
+    match word.lower():
+        case "y" | "yes":
+            return Decision("allow")
+        case "s" | "session":
+            return Decision("allow-session")
+        case "a" | "always" if request.rule:
+            return Decision("allow-always")
+        case "n" | "no":
+            return Decision("deny", reason)
+    return None
 
 
 def _say(text: str) -> None:

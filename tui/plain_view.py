@@ -16,6 +16,7 @@ from ds4_agent.agent.events import (
     Notice,
     PrefillProgressed,
     StepFinished,
+    TaskEvent,
     TextDelta,
     ThinkingDelta,
     TurnEnded,
@@ -29,6 +30,7 @@ from ds4_agent.tui.describe import (
     diff_lines,
     plural,
     result_line,
+    task_line,
     went_wrong,
 )
 
@@ -90,6 +92,9 @@ class PlainView:
                 self.end_text()
             case Notice(text):
                 self.line(visible(text), "yellow")
+            case TaskEvent(task, inner):
+                if line := task_line(inner):
+                    self.line(f"  {task}: {line}", "dim")
             case Compacted():
                 self.line(COMPACTED, "dim")
             case TurnEnded(reason=reason, detail=detail) if reason != "end":
@@ -135,13 +140,18 @@ class PlainView:
             for text in lines[-RESULT_LINES:]:
                 self.line(f"    {text}", "dim")
 
-    def _show_diff(self, lines: list[DiffLine]) -> None:
-        for line in lines[:DIFF_LINES]:
+    def diff(self, text: str) -> None:
+        """A unified diff to its last line."""
+        lines = diff_lines(text)
+        self._show_diff(lines, len(lines))
+
+    def _show_diff(self, lines: list[DiffLine], limit: int = DIFF_LINES) -> None:
+        for line in lines[:limit]:
             colour = {"-": "red", "+": "green"}.get(line.mark, "dim")
             mark = " " if line.mark == "@" else line.mark
             self.line(f"    {line.number or '':>4} {mark} {line.text}", colour)
-        if len(lines) > DIFF_LINES:
-            self.line(f"    … {plural(len(lines) - DIFF_LINES, 'more line')}", "dim")
+        if len(lines) > limit:
+            self.line(f"    … {plural(len(lines) - limit, 'more line')}", "dim")
 
     def _painted(self, text: str, colour: str) -> str:
         code = _COLOURS.get(colour)

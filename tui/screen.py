@@ -8,7 +8,7 @@ import asyncio
 import os
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from importlib import import_module
@@ -23,27 +23,12 @@ from textual.driver import Driver
 
 from ds4_agent.agent.events import (
     ApprovalRequest,
-    CallStarted,
-    Compacted,
-    PrefillProgressed,
     Steered,
-    StepFinished,
-    TextDelta,
-    ThinkingDelta,
-    TurnEnded,
-    Usage,
 )
+from ds4_agent.agent.material import typed
 from ds4_agent.tui.approval import ApprovalPanel
-from ds4_agent.tui.choosing import BETWEEN_TURNS, Choosing, Rows, Work
-from ds4_agent.tui.commands import (
-    command_of,
-    cost_text,
-    help_text,
-    shown_replay,
-    slow_text,
-    tools_text,
-    uncompact_text,
-)
+from ds4_agent.tui.choosing import Rows, Work
+from ds4_agent.tui.commands import shown_replay
 from ds4_agent.tui.conversation import (
     Build,
     Conversation,
@@ -61,8 +46,9 @@ from ds4_agent.tui.conversation import (
 from ds4_agent.tui.describe import plural
 from ds4_agent.tui.driver import TerminalDriver, leave_on_signals
 from ds4_agent.tui.input import PromptBox, PromptInput
-from ds4_agent.tui.look import DARK, LIGHT, VisibleFilter, theme_for
+from ds4_agent.tui.look import DARK, LIGHT, VisibleFilter, theme_for, theme_named
 from ds4_agent.tui.messages import Banner
+from ds4_agent.tui.orders import Draft, Following, Leave, Orders, Say, Send, Theme
 from ds4_agent.tui.picker import Picker
 from ds4_agent.tui.session import About, mode_after
 from ds4_agent.tui.status import Status, StatusLine, status_after
@@ -76,11 +62,16 @@ __all__ = ["AgentApp"]
 FRAME = 1 / 20  # seconds between two paints of what the agent said
 TICK = 0.5  # seconds between two paints of the clock
 QUIT_WITHIN = 2.0  # seconds in which a second Ctrl+C ends the session
+ESCAPE_WITHIN = 1.0  # seconds in which a second Esc goes back
 KEYS = (
     ("Enter", "send; while the model works: given to it with its next results, or after it"),
     ("Shift+Enter, Ctrl+J", "new line"),
-    ("Up, Down", "earlier prompts"),
+    ("Up, Down, Ctrl+R", "earlier prompts of this directory; search them"),
+    ("Tab", "complete a / command or an @ file"),
+    ("Ctrl+G", "write the prompt in your editor ($VISUAL, $EDITOR)"),
     ("Esc", "interrupt the model; queued prompts come back to the input"),
+    ("Alt+Up", "queued prompts come back to the input; the model works on"),
+    ("Esc Esc", "back to before an earlier prompt; clear what is written"),
     ("Ctrl+C", "clear the input, interrupt, then quit"),
     ("Shift+Tab", "permission mode: ask, accept-edits, plan, auto"),
     ("Ctrl+O", "open or fold thinking and tool calls (or click one)"),
@@ -103,6 +94,7 @@ class AgentApp(App[None]):
         Binding("ctrl+c,super+c", "clear_or_quit", "Clear, then quit", show=False, priority=True),
         Binding("ctrl+q", "leave(0)", "Quit", show=False, priority=True),
         Binding("shift+tab", "next_mode", "Mode", show=False, priority=True),
+        Binding("alt+up", "recall_queue", "Recall", show=False, priority=True),
         Binding("ctrl+o", "toggle_all", "Open or fold", show=False, priority=True),
         Binding("pageup", "scroll(-1)", "Scroll up", show=False, priority=True),
         Binding("pagedown", "scroll(1)", "Scroll down", show=False, priority=True),
@@ -130,17 +122,14 @@ class AgentApp(App[None]):
         self._on_leave = on_leave
         self._agent: Agent | None = None
         self.conversation = Conversation(build, self._post)
-        self._choosing = Choosing(build, self.conversation)
+        self._orders = Orders(build, self.conversation, about, KEYS)
+        self._tally = self._orders.tally
         self._inbox: deque[Item] = deque()
         self._arrived = asyncio.Event()
         self._queue: deque[str] = deque([first_prompt] if first_prompt else [])
         self._busy_since: float | None = None
-        self._usage = Usage()
-        self._last_usage: Usage | None = None
-        self._worked = 0.0
-        self._turns = 0
-        self._sampling_from: tuple[float, int] | None = None  # time, tokens in the context then
         self._quit_asked = -QUIT_WITHIN
+        self._escaped = -ESCAPE_WITHIN
 
     def get_driver_class(self) -> type[Driver]:
         return TerminalDriver
@@ -152,7 +141,7 @@ class AgentApp(App[None]):
         with Transcript():
             yield Banner()
         with VerticalGroup(id="slot"):
-            yield PromptBox()
+            yield PromptBox(self._orders)
         yield StatusLine()
 
     def on_mount(self) -> None:
@@ -165,7 +154,7 @@ class AgentApp(App[None]):
         self.call_after_refresh(self._load)
 
     async def _load(self) -> None:
-        await self._go_on(self._choosing.at_start())
+        await self._go_on(self._orders.at_start())
         # What the first answer needs is imported meanwhile, off the thread that paints.
         Thread(target=import_module, args=("ds4_agent.tui.answer",), daemon=True).start()
 
@@ -213,7 +202,8 @@ class AgentApp(App[None]):
                 await self._show_steered(text)
             case _:
                 await self._transcript.show(item)
-                self._count(item)
+                used = self._agent.context_tokens if self._agent else 0
+                self._tally.count(item, self._clock(), used)
                 self._status_line.status = status_after(self._status, item)
 
     async def _take_agent(self, agent: "Agent") -> None:
@@ -234,7 +224,7 @@ class AgentApp(App[None]):
     async def _go_back(self, went: WentBack) -> None:
         await self._transcript.go_back(went.prompt)
         if not self._prompt.text:
-            self._prompt.replace_all(went.prompt)
+            self._prompt.replace_all(typed(went.prompt).text)
         await self._transcript.notice(went.text or "Back to before this prompt.")
         if self._agent is not None:
             self._set(context_used=self._agent.context_tokens)
@@ -242,36 +232,25 @@ class AgentApp(App[None]):
     async def _end_turn(self) -> None:
         await self._close_question()
         self.conversation.withdraw()  # what the model has not read is the next prompt
-        self._busy_since = self._sampling_from = None
+        self._busy_since = None
         self._set(activity="ready", busy=False, is_ending=False, prefill=None)
-        await self._send_next()
-
-    def _count(self, event: object) -> None:
-        if isinstance(event, ThinkingDelta | TextDelta | CallStarted):
-            if self._sampling_from is None and self._agent is not None:
-                self._sampling_from = (self._clock(), self._agent.context_tokens)
-        elif isinstance(event, StepFinished | PrefillProgressed):
-            self._sampling_from = None
-        elif isinstance(event, TurnEnded):
-            self._usage += event.usage
-            self._last_usage = event.usage
-            self._worked += event.seconds
-            self._turns += 1
-        elif isinstance(event, Compacted):
-            self._usage += event.usage
+        left_over = self._orders.left_over()
+        await self._go_on(left_over)
+        if not left_over:
+            await self._send_next()
 
     # What the user says
 
     @on(PromptInput.Submitted)
     async def _submit(self, message: PromptInput.Submitted) -> None:
-        command = command_of(message.text)
-        if command is not None:
-            await self._run_command(command)
-            return
-        self._queue.append(message.text)
+        is_busy = self._busy_since is not None
+        await self._go_on(self._orders.submitted(message.text, self._agent, is_busy=is_busy))
+
+    async def _enqueue(self, prompt: str) -> None:
+        self._queue.append(prompt)
         self._set(queued=len(self._queue))
         if self._busy_since is not None:
-            self.conversation.steer(message.text)
+            self.conversation.steer(prompt)
         elif self._agent is not None:
             await self._send_next()
 
@@ -293,60 +272,40 @@ class AgentApp(App[None]):
         self._set(queued=len(self._queue))
         await self._transcript.ask(text)
 
-    async def _run_command(self, name: str) -> None:
-        if name == "quit":
-            self.action_leave(0)
-        elif name == "help":
-            await self._transcript.notice(help_text(KEYS))
-        elif name == "tools":
-            signatures = self._agent.identity.tool_signatures if self._agent else ()
-            await self._transcript.notice(tools_text(signatures))
-        elif name == "uncompact":
-            if self._busy_since is not None:
-                await self._transcript.notice(
-                    "Wait for the end of the turn, or press Esc", "warning"
-                )
-                return
-            is_back = self._agent is not None and self._agent.uncompact()
-            await self._transcript.notice(uncompact_text(is_back))
-        elif name == "cost":
-            await self._transcript.notice(cost_text(self._usage, self._worked, self._turns))
-        elif name == "why-slow":
-            parting = self._agent.divergence() if self._agent else ""
-            await self._transcript.notice(slow_text(self._last_usage, parting))
-        elif name in BETWEEN_TURNS:
-            await self._between_turns(name)
-        else:
-            await self._transcript.notice(f"There is no command /{name}; see /help", "warning")
-
-    async def _between_turns(self, name: str) -> None:
-        if self._busy_since is not None or self._agent is None:
-            said = f"/{name} works between turns: wait, or press Esc first"
-            await self._transcript.notice(said, "warning")
-            return
-        await self._go_on(self._choosing.command(name, self._agent))
-
     # The list in the slot
 
-    async def _go_on(self, following: Rows | Work | str | None) -> None:
-        match following:
-            case Rows(about, title, rows):
-                self.query_one(PromptBox).display = False
-                await self.query_one("#slot").mount(Picker(about, title, rows))
-            case Work(activity, begin):
-                if activity:  # its end comes as `TurnOver`
-                    self._busy_since = self._clock()
-                    self._set(activity=activity, busy=True, elapsed=0.0)
-                begin()
-            case str():
-                await self._transcript.notice(following, "warning")
+    async def _go_on(self, followings: Sequence[Following]) -> None:
+        for following in followings:
+            match following:
+                case Rows(about, title, rows):
+                    self.query_one(PromptBox).display = False
+                    await self.query_one("#slot").mount(Picker(about, title, rows))
+                case Work(activity, begin):
+                    if activity:  # its end comes as `TurnOver`
+                        self._busy_since = self._clock()
+                        self._set(activity=activity, busy=True, elapsed=0.0)
+                    begin()
+                case Say(text, level):
+                    await self._transcript.notice(text, level)
+                case Send(prompt):
+                    await self._enqueue(prompt)
+                case Draft(text):
+                    self._prompt.replace_all(text)
+                case Theme(name):
+                    self.theme = theme_named(name, self.theme)
+                case Leave():
+                    self.action_leave(0)
+
+    @on(PromptInput.HistoryWished)
+    async def _search_history(self) -> None:
+        await self._go_on(self._orders.history_rows())
 
     @on(Picker.Picked)
     async def _picked(self, message: Picker.Picked) -> None:
         await message.picker.remove()
         self.query_one(PromptBox).display = True
         self._prompt.focus()
-        await self._go_on(self._choosing.picked(message.picker.about, message.index))
+        await self._go_on(self._orders.picked(message.picker.about, message.index))
 
     # The question in the slot
 
@@ -374,10 +333,18 @@ class AgentApp(App[None]):
 
     # Keys
 
-    def action_interrupt(self) -> None:
+    async def action_interrupt(self) -> None:
         """Esc: end the turn; what was queued comes back to be thought over."""
         if self._busy_since is None and not self._queue:
+            await self._escape_twice()
             return
+        self.action_recall_queue()
+        if self._busy_since is not None:
+            self._set(is_ending=True)
+            self.conversation.interrupt()
+
+    def action_recall_queue(self) -> None:
+        """Alt+Up: what the model has not been given yet comes back to the input."""
         back = list(self._queue)
         if self._agent is not None:  # the model may have been given some in this very moment
             back = list(self.conversation.withdraw())
@@ -385,13 +352,19 @@ class AgentApp(App[None]):
             for text in back:
                 self._queue.remove(text)
             draft = [self._prompt.text] if self._prompt.text else []
-            self._prompt.replace_all("\n".join([*back, *draft]))
+            self._prompt.replace_all("\n".join([*(typed(text).text for text in back), *draft]))
             self._set(queued=len(self._queue))
-        if self._busy_since is not None:
-            self._set(is_ending=True)
-            self.conversation.interrupt()
 
-    def action_clear_or_quit(self) -> None:
+    async def _escape_twice(self) -> None:
+        """Esc twice where nothing is under way: clear what is written, else go back."""
+        again = self._clock() - self._escaped < ESCAPE_WITHIN
+        self._escaped = -ESCAPE_WITHIN if again else self._clock()
+        if again and self._prompt.text:
+            self._prompt.replace_all("")
+        elif again:
+            await self._go_on(self._orders.rewind_rows(self._agent))
+
+    async def action_clear_or_quit(self) -> None:
         """Ctrl+C: copy what is selected, else clear, else interrupt, else quit the second time."""
         selected = self.screen.get_selected_text()
         if selected:
@@ -404,7 +377,7 @@ class AgentApp(App[None]):
         else:
             self._quit_asked = self._clock()
             if self._busy_since is not None:
-                self.action_interrupt()
+                await self.action_interrupt()
             self.notify("Ctrl+C again quits", timeout=QUIT_WITHIN, markup=False)
 
     @on(PromptInput.Ended)
@@ -457,10 +430,8 @@ class AgentApp(App[None]):
             return
         now, used = self._clock(), self._agent.context_tokens
         self._set(elapsed=now - self._busy_since, context_used=used)
-        if self._sampling_from is not None:
-            since, before = self._sampling_from
-            if now - since >= TICK and used > before:
-                self._set(tokens_per_second=(used - before) / (now - since))
+        if speed := self._tally.speed(now, used):
+            self._set(tokens_per_second=speed)
 
     def _show_banner(self) -> None:
         about, agent = self._about, self._agent

@@ -23,12 +23,14 @@ from ds4_agent.agent.events import (
     RunStarted,
     Steered,
     StepFinished,
+    TaskEvent,
     TextDelta,
     ThinkingDelta,
     ToolOutput,
     TurnEnded,
 )
 from ds4_agent.tui.commands import COMPACTED
+from ds4_agent.tui.describe import task_line
 from ds4_agent.tui.messages import (
     Banner,
     NoticeMessage,
@@ -92,6 +94,8 @@ class Transcript(VerticalScroll, can_focus=False):
             case ApprovalDecided(request, decision, _):
                 if call := self._calls.get(request.call_id):
                     call.asking(decision.behaviour == "deny")
+            case TaskEvent():
+                self._show_task(event)
             case StepFinished():
                 await self._close_text()
             case Notice(text):
@@ -151,6 +155,16 @@ class Transcript(VerticalScroll, can_focus=False):
             case CallFinished(_, _, content, is_error, diff, ran):
                 call.finish(content, is_error=is_error, diff=diff, ran=ran)
                 del self._calls[event.id]
+
+    def _show_task(self, event: TaskEvent) -> None:
+        """A sub-agent's calls stand in the call it works for."""
+        call, inner = self._calls.get(event.task), event.event
+        if call is None:
+            return
+        if isinstance(inner, ApprovalAsked | ApprovalDecided):
+            call.asking(isinstance(inner, ApprovalAsked))
+        elif line := task_line(inner):
+            call.output(f"{line}\n")
 
     async def _think(self, text: str) -> None:
         if self._thinking is None:

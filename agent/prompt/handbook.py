@@ -7,7 +7,7 @@ A chapter writes a call as Python in a fence marked `call`; it is rendered by th
 prompt format, so that an example is what a model has to write. A fence marked `result` becomes the
 result as the model reads it; a test runs the calls and compares. `{{signature NAME}}` and
 `{{figure NAME}}` are taken from the tools themselves. `60-` to `69-` are the worked sessions
-(`worked.py` makes them); `48-` is kept for the tool `task`, which does not exist yet.
+(`worked.py` makes them).
 """
 
 from __future__ import annotations
@@ -77,9 +77,9 @@ def _tools_say(kind: str, name: str) -> str:
 
 @functools.cache
 def _signatures() -> dict[str, str]:
-    from ds4_agent.tools.registry import builtin_tools
+    from ds4_agent.tools.registry import builtin_tools, task_tool
 
-    return {tool.name: tool.signature() for tool in builtin_tools()}
+    return {tool.name: tool.signature() for tool in (*builtin_tools(), task_tool())}
 
 
 @functools.cache

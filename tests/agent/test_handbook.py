@@ -33,7 +33,7 @@ from ds4_agent.engine.dsml.parse import Parser
 from ds4_agent.engine.dsml.segments import EOS, Segment, markup, spell
 from ds4_agent.engine.dsml.tokenizer import Tokenizer
 from ds4_agent.tools.process import Processes
-from ds4_agent.tools.registry import builtin_tools, execute
+from ds4_agent.tools.registry import builtin_tools, execute, task_tool
 from ds4_agent.tools.schema import validate
 from ds4_agent.tools.types import ToolContext
 from ds4_agent.tools.workspace import Workspace
@@ -156,7 +156,9 @@ def v4() -> Tokenizer:
 
 
 def stable(profile: str, facts: Facts = SOMEWHERE, memory: str = "") -> list[Segment]:
-    return stable_part(render_prompt(profile, builtin_tools(), facts, memory=memory))
+    return stable_part(
+        render_prompt(profile, (*builtin_tools(), task_tool()), facts, memory=memory)
+    )
 
 
 def test_the_handbook_is_25000_tokens_of_v4_and_the_lean_prompt_at_most_3000(v4: Tokenizer) -> None:
@@ -179,10 +181,10 @@ from pathlib import Path
 from ds4_agent.agent.prompt.facts import gather_facts
 from ds4_agent.agent.prompt.profile import render_prompt, stable_part
 from ds4_agent.engine.dsml.segments import spell
-from ds4_agent.tools.registry import builtin_tools
+from ds4_agent.tools.registry import builtin_tools, task_tool
 facts = gather_facts(Path.cwd(), today=date.today())
 for profile in ("handbook", "lean", "nano"):
-    prompt = render_prompt(profile, builtin_tools(), facts, memory=str(Path.home()))
+    prompt = render_prompt(profile, (*builtin_tools(), task_tool()), facts, memory=str(Path.home()))
     print(hashlib.sha256(spell(stable_part(prompt)).encode()).hexdigest())
 """
 
@@ -236,7 +238,7 @@ def blocks(text: str) -> list[str]:
 
 @pytest.mark.parametrize("name", [name for name in TEXTS if blocks(TEXTS[name])])
 def test_every_call_shown_parses_and_fits_its_tool(name: str, v4: Tokenizer) -> None:
-    tools = {tool.name: tool for tool in builtin_tools()}
+    tools = {tool.name: tool for tool in (*builtin_tools(), task_tool())}
     schemas = {tool.name: tool.schema() for tool in tools.values()}
     for block in blocks(TEXTS[name]):
         parser = Parser(v4, thinking=False, schemas=schemas)
@@ -252,7 +254,7 @@ def test_every_call_shown_parses_and_fits_its_tool(name: str, v4: Tokenizer) -> 
 
 def test_every_tool_is_called_in_an_example_and_has_its_signature_told() -> None:
     text = "".join(TEXTS.values())
-    for tool in builtin_tools():
+    for tool in (*builtin_tools(), task_tool()):
         assert f'<｜DSML｜invoke name="{tool.name}">' in text
         assert f"`{tool.signature()}`" in text
     assert not re.search(r"\{\{(signature|figure)|^```(call|result)", text, re.MULTILINE)

@@ -87,7 +87,7 @@ def every_event() -> list[ev.Event]:
     """One of each kind, as a run tells them, odd values among them."""
     request = ev.ApprovalRequest("call_01", "bash", "execute", {"command": "ls"}, "why")
     usage = ev.Usage(1, 0, 1, 2, 1)
-    return [
+    own = [
         ev.RunStarted("id", "go", "nano", "/tmp", ("read",)),
         ev.StepStarted(1, 10),
         ev.PrefillProgressed(5, 10, 0, 12.34),
@@ -107,6 +107,7 @@ def every_event() -> list[ev.Event]:
         ev.Compacted("summary", 12, usage),
         *(ev.TurnEnded(reason, "", usage, 1, 0.5, "why") for reason in get_args(ev.TurnReason)),
     ]
+    return [*own[:-1], *(ev.TaskEvent("call_01", event) for event in own), own[-1]]
 
 
 def test_every_event_has_a_line_of_the_schema_or_none_at_all(

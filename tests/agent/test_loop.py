@@ -20,7 +20,7 @@ from ds4_agent.engine.dsml.segments import spell
 from ds4_agent.engine.dsml.tokenizer import Tokenizer
 from ds4_agent.engine.errors import ContextFullError, ScriptError
 from ds4_agent.engine.open import NANO
-from ds4_agent.tools.registry import builtin_tools
+from ds4_agent.tools.registry import builtin_tools, task_tool
 
 Make = Callable[..., Agent]
 EDIT = {"path": "src/client.py", "old": "retries = 3", "new": "retries = 5"}
@@ -81,7 +81,9 @@ def test_a_session_reads_as_deepseeks_own_encoder_writes_it(
     read, status = (call.content for call in play.of_kind(events, ev.CallFinished))
     system, _, rest = spelled_prefix(agent).partition("\n\n## Tools")
     reminder = rest.rpartition("<｜latest_reminder｜>")[2]
-    tools = [{"type": "function", "function": tool.schema()} for tool in builtin_tools()]
+    tools = [
+        {"type": "function", "function": tool.schema()} for tool in (*builtin_tools(), task_tool())
+    ]
     messages: list[dict[str, Any]] = [
         {"role": "system", "content": system, "tools": tools},
         {"role": "latest_reminder", "content": reminder},

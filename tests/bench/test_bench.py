@@ -75,3 +75,13 @@ print(table(HEAD, _speeds(ours, theirs)))
     assert rows[6] == ["prefill at 8,192 / at 512", "0.65", "", "", ">= 0.7", "MISSED"]
     assert rows[7] == ["fork at 8,192, ms", "0.010", "", "", "< 1", "met"]
     assert rows[8] == ["rewind at 8,192, ms", "2.500", "", "", "< 1", "MISSED"]
+
+
+def test_forks_are_measured():
+    code = "from bench.forks import main; main(300)"
+    done = python(code)
+
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(done.stdout.splitlines()[-1])
+    assert [len(row) for row in rows] == [6, 6, 6]
+    assert rows[0][0].startswith("fork at 300 tokens")

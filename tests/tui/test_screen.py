@@ -109,6 +109,31 @@ def test_what_is_allowed_for_the_session_is_not_asked_again(perform, stage, cloc
     assert "retries = 7" in (repo / "src/client.py").read_text()
 
 
+def test_always_writes_a_rule_and_the_whole_diff_is_a_key_away(
+    perform, stage, clock, repo: Path, tmp_path: Path
+):
+    (repo / "link.py").symlink_to("src/client.py")
+
+    async def story(app, pilot):
+        await pilot.press(*"go", "enter")
+        await stage.asked(pilot, clock)
+        assert str(repo.resolve() / "src/client.py")[-20:] in stage.text(app).replace("\n", "")
+        await pilot.press("d")
+        await pilot.pause()
+        assert "1   import os" in stage.text(app)
+        assert "3 - retries = 3" in stage.text(app)
+        await pilot.press("3")
+        await stage.until(pilot, lambda: "Done." in stage.answers(app))
+        await stage.idle(pilot)
+
+    edit = {"path": "link.py", "old": "retries = 3", "new": "retries = 5"}
+    back = {"path": "link.py", "old": "retries = 5", "new": "retries = 7"}
+    steps = (stage.call("edit", **edit), stage.call("edit", **back), stage.say("Done."))
+    perform(story, *steps, size=(120, 40))
+    assert "retries = 7" in (repo / "src/client.py").read_text()
+    assert 'allow = ["edit(link.py)"]' in (tmp_path / "home/config/config.toml").read_text()
+
+
 def test_escape_interrupts_and_gives_queued_prompts_back(perform, stage):
     async def story(app, pilot):
         await pilot.press(*"go", "enter")
@@ -324,7 +349,7 @@ def test_every_size_is_usable(perform, stage, clock, size):
         await pilot.press(*"go", "enter")
         await stage.asked(pilot, clock)
         seen = stage.text(app)
-        for choice in ("1 Allow once", "3 Deny", "ask"):
+        for choice in ("1 Allow once", "Deny", "ask"):
             assert choice in seen
         await pilot.press("y")
         await stage.idle(pilot)
