@@ -26,6 +26,7 @@ Call = tuple[str, dict[str, Any]]
 WRONG_CALLS: list[Call] = [
     ("grep", {}),
     ("bash", {"command": "true", "timeout": "300"}),
+    ("bash", {"command": "true", "timeout": 120_000}),
     ("edit", {"path": "a.py", "old": "x", "text": "y"}),
     ("edit", {"path": "a.py", "old": "x"}),
     ("search", {"pattern": "x", "mode": "fuzzy"}),
