@@ -181,6 +181,7 @@ def test_the_only_control_tokens_of_a_chapter_mark_the_tags_of_its_calls(
     calls = [parse_calls(text) for kind, text in EXAMPLE.findall(CHAPTERS[name]) if kind == "call"]
     tags = sum(2 + sum(2 + 2 * len(call.arguments) for call in block) for block in calls)
     assert controls(SEGMENTS[name]) == [control(DSML)] * tags
+    assert TEXTS[name].count(DSML) == tags  # it stands nowhere as plain text
     ids = v4.encode(SEGMENTS[name])
     assert [i for i in ids if i in v4.control_ids] == [v4.control(DSML)] * tags
 
