@@ -130,7 +130,10 @@ def _whole(
     """The profiles of a full model: the named `words`, the TOOLS block, the reminder."""
     whole = system_segments("", [tool.schema() for tool in tools], effort=effort)
     end = len(system_segments("", [], effort=effort))
-    (first, said), *more = [*words, *([("append", [data(append)])] if append else [])]
+    texts = [*words]
+    if append:
+        texts.append(("append", [data(append)]))
+    (first, said), *more = texts
     return [
         (first, [*whole[: end - 1], *said]),  # in place of the empty system text
         *((name, [data("\n\n"), *text]) for name, text in more),
