@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +30,8 @@ class Approver(Protocol):
     """Someone to ask: the screen, the plain prompt, or a command.
 
     `decide` blocks until there is an answer and must return a refusal soon after the run is
-    interrupted. It is called in the thread that runs the agent.
+    interrupted. It is called in the thread that runs the agent or one of its
+    sub-agents, once at a time.
     """
 
     def decide(self, request: ApprovalRequest) -> Decision: ...
@@ -52,6 +54,7 @@ class ApprovalsLog:
         request, decision = decided.request, decided.decision
         record = {
             "call_id": request.call_id,
+            "task": request.task,
             "tool": request.tool,
             "effect": request.effect,
             "arguments": dict(request.arguments),
@@ -87,6 +90,7 @@ class CommandApprover:
             "session_id": self.session_id,
             "cwd": self.directory,
             "call_id": request.call_id,
+            "task": request.task,
             "tool": request.tool,
             "effect": request.effect,
             "arguments": dict(request.arguments),
@@ -125,6 +129,7 @@ class Approvals:
 
     def __post_init__(self) -> None:
         self._session: set[tuple[str, str, str]] = set()
+        self._one_question = threading.Lock()  # at a time: sub-agents ask as well
 
     def decide(
         self, request: ApprovalRequest
@@ -134,12 +139,13 @@ class Approvals:
         """
         decided = self._settled(request)
         if decided is None:
-            yield ApprovalAsked(request)
-            decision = self._ask(request)
-            decided = ApprovalDecided(request, decision, self.approver_name)
-            if decision.behaviour == "allow-session":
-                asking = self._asking(request)
-                self._session.add(_session_key(request, asking))
+            with self._one_question:
+                decided = self._settled(request)  # the answer before may have settled it
+                if decided is None:
+                    yield ApprovalAsked(request)
+                    decided = ApprovalDecided(request, self._ask(request), self.approver_name)
+                    if decided.decision.behaviour == "allow-session":
+                        self._session.add(_session_key(request, self._asking(request)))
         if decided.source:
             if self.log is not None:
                 self.log.write(decided)

@@ -13,18 +13,19 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any
 
-from ds4_agent.agent.approval import Approvals, ApprovalsLog, Approver, CommandApprover, Mode
-from ds4_agent.agent.choose import Choice
+from ds4_agent.agent.approval import Approvals, ApprovalsLog, Approver
 from ds4_agent.agent.config import Settings
-from ds4_agent.agent.places import Places
-from ds4_agent.agent.rules import parse_rules
+from ds4_agent.agent.options import Asks, RunOptions
+from ds4_agent.agent.permissions import approvals_of, choose_approver, idle_rules, mode_notices
 
 if TYPE_CHECKING:
     from ds4_agent.agent.calls import CallRunner
     from ds4_agent.agent.identity import Identity, Retooled
+    from ds4_agent.agent.limits import Limits
     from ds4_agent.agent.loop import Agent
     from ds4_agent.agent.prompt.facts import Facts
     from ds4_agent.agent.prompt.memory import Memory
@@ -44,40 +45,17 @@ __all__ = [
     "Asks",
     "RunOptions",
     "build_agent",
-    "default_mode",
     "gathered_facts",
     "gathered_memory",
     "opened_engine",
 ]
 
-Asks = Literal["", "resume", "fork"]
 # Output tokens of one step, as DeepSeek's own request layer has them; the context caps them.
 STEP_LIMITS = {"off": 8_192, "low": 65_536, "high": 65_536, "max": 131_072}
 NANO_HINT = (
     "this is the bundled nano model: it replaces, renames, reads, creates, runs tests; "
     "--model DIR loads a V4 Flash"
 )
-
-
-@dataclass(frozen=True)
-class RunOptions:
-    """Everything an agent is built from. `directory` exists and is absolute."""
-
-    settings: Settings
-    directory: Path
-    places: Places
-    add_dirs: tuple[Path, ...] = ()
-    is_headless: bool = False  # nobody to ask, unless there is an approver
-    yolo: bool = False
-    trusts: bool = False  # --trust: what this repository brings may run, from now on
-    typed_rules: tuple[str, ...] = ()  # those of the command line, which `settings` has as well
-    keeps_log: bool = True
-    resumes: Choice | None = None  # the session that goes on
-    asks_for: Asks = ""  # which session to go on with, or to copy: a screen asks
-    keeps_states: bool = True  # on disk, so that nothing is computed twice
-    uses_grammar: bool = True
-    approvals_log: Path | None = None
-    trace_tokens: Path | None = None
 
 
 def build_agent(
@@ -105,14 +83,14 @@ def build_agent(
         toolbox = gather_toolbox(
             options.directory, options.places, processes, trusts=options.trusts
         )
-        approvals = _approvals(options, toolbox.tools, records.approvals)
+        approvals = approvals_of(options, toolbox.with_task.tools, records.approvals)
         if engine is None:
             engine = opened_engine(options, on_load)
             stack.callback(engine.close)
         elif callable(engine):
             engine = engine()
         cancel = threading.Event()
-        _choose_approver(approvals, options, processes, cancel, records.session_id, approver)
+        choose_approver(approvals, options, processes, cancel, records.session_id, approver)
         parts = _Parts(options, engine, toolbox, approvals, processes, cancel, records, warm)
         return _assemble(parts, stack)
 
@@ -151,7 +129,14 @@ class _Parts:
 
     @property
     def tools(self) -> tuple[Tool, ...]:
-        return self.toolbox.tools
+        return self.whole_toolbox.tools
+
+    @property
+    def whole_toolbox(self) -> Toolbox:
+        """With `task`, where the profile has it."""
+        from ds4_agent.agent.prompt.profile import has_task
+
+        return self.toolbox.with_task if has_task(self.profile) else self.toolbox
 
     @property
     def profile(self) -> str:
@@ -194,7 +179,6 @@ class _Records:
 
 
 def _assemble(parts: _Parts, stack: ExitStack) -> Agent:
-    from ds4_agent.agent.limits import Limits
     from ds4_agent.agent.loop import Agent
     from ds4_agent.agent.record import Recorder, StoreRecord
     from ds4_agent.agent.undo import Undo
@@ -215,16 +199,16 @@ def _assemble(parts: _Parts, stack: ExitStack) -> Agent:
         identity,
         model,
         _transcript(parts, resumed, prefix),
-        _runner(parts, workspace),
+        _runner(parts, workspace, prefix, stack),
         Recorder(records.log, others, time.time, header=_header(parts, model, resumed)),
         prefix=prefix,
-        limits=Limits(settings.max_turns, settings.max_tokens, settings.time_limit),
+        limits=_limits(settings),
         new_context=engine.new_context,
         undo=Undo(snapshots, workspace) if snapshots else None,
         notices=[
             *([resumed.notice] if resumed else []),
-            *_notices(options, parts.approvals.mode),
-            *_idle_rules(options, parts.tools),
+            *mode_notices(options, parts.approvals.mode),
+            *idle_rules(options, parts.tools),
             *memory.notices,
             *parts.toolbox.notices,
             *(changed.notices if changed else ()),
@@ -284,26 +268,56 @@ def _announcement(parts: _Parts, changed: Changed | None) -> str:
     return announcement(changed, with_schemas=parts.profile != "nano") if changed else ""
 
 
-def _runner(parts: _Parts, workspace: Workspace) -> CallRunner:
+def _runner(
+    parts: _Parts, workspace: Workspace, prefix: Sequence[Segment], stack: ExitStack
+) -> CallRunner:
     from ds4_agent.agent.calls import CallRunner
+    from ds4_agent.agent.subagents import Shared, SubAgents
+    from ds4_agent.engine.dsml.grammar import Grammar
     from ds4_agent.tools.types import ToolContext
 
-    def context(cancel: threading.Event, on_output: Callable[[str], None]) -> ToolContext:
-        return ToolContext(workspace, parts.processes, cancel, on_output)
+    def context(
+        place: Workspace, cancel: threading.Event, on_output: Callable[[str], None]
+    ) -> ToolContext:
+        return ToolContext(place, parts.processes, cancel, on_output)
 
     def jobs_run() -> bool:
         return any(job.ended is None for job in parts.processes.jobs.values())
 
     snapshots = parts.records.snapshots
+    on_command = snapshots.command_ran if snapshots else lambda: None
+    subs = SubAgents(
+        Shared(
+            context,
+            workspace,
+            snapshots,
+            parts.approvals,
+            parts.cancel,
+            jobs_run,
+            on_command,
+            prefix,
+            parts.engine.new_context,
+            partial(Grammar, parts.engine.tokenizer),
+            _limits(parts.options.settings),
+        )
+    )
+    stack.callback(subs.close)
     return CallRunner(
         parts.tools,
-        context,
+        partial(context, workspace),
         parts.approvals,
         parts.cancel,
         jobs_run,
-        on_command=snapshots.command_ran if snapshots else lambda: None,
+        on_command=on_command,
         workspace=workspace,
+        tasks=subs,
     )
+
+
+def _limits(settings: Settings) -> Limits:
+    from ds4_agent.agent.limits import Limits
+
+    return Limits(settings.max_turns, settings.max_tokens, settings.time_limit)
 
 
 def _prefix(parts: _Parts, memory: Memory) -> list[Segment]:
@@ -337,84 +351,6 @@ def gathered_memory(options: RunOptions, profile: str) -> Memory:
     if not has_memory(profile):
         return Memory()
     return gather_memory(options.directory, options.places.memory_file)
-
-
-def default_mode(options: RunOptions) -> Mode:
-    """The permission mode: as set, else `ask` where somebody can be asked. Headless it is `auto` in
-    a git repository, whose files can be had back, and `ask` (which refuses) anywhere else."""
-    if options.settings.permission_mode is not None:
-        return cast(Mode, options.settings.permission_mode)
-    if not options.is_headless or options.settings.approver is not None:
-        return "ask"
-    return "auto" if _is_in_repository(options.directory) else "ask"
-
-
-def _is_in_repository(directory: Path) -> bool:
-    return any(os.path.lexists(place / ".git") for place in (directory, *directory.parents))
-
-
-def _notices(options: RunOptions, mode: Mode) -> list[str]:
-    if options.yolo or not options.is_headless or options.settings.permission_mode is not None:
-        return []
-    if mode == "auto":
-        return ["files may be changed and commands run here (--permission-mode ask|plan|…)"]
-    if not _is_in_repository(options.directory):
-        return [
-            f"{options.directory} is no git repository, so changes could not be taken back and are "
-            "refused; --permission-mode auto allows them"
-        ]
-    return []
-
-
-def _approvals(options: RunOptions, tools: Sequence[Tool], log: ApprovalsLog | None) -> Approvals:
-    names = [tool.name for tool in tools]
-    parse_rules(options.typed_rules, names)
-    settings = options.settings
-    return Approvals(
-        mode=default_mode(options),
-        allow=parse_rules(settings.allowed_tools, names, is_typed=False),
-        deny=parse_rules(settings.disallowed_tools, names, is_typed=False),
-        ask=parse_rules(settings.asked_tools, names, is_typed=False),
-        yolo=options.yolo,
-        log=log,
-    )
-
-
-def _idle_rules(options: RunOptions, tools: Sequence[Tool]) -> list[str]:
-    """A notice for each rule of config.toml that speaks of no tool there is."""
-    names = [tool.name for tool in tools]
-    settings = options.settings
-    texts = (*settings.allowed_tools, *settings.disallowed_tools, *settings.asked_tools)
-    rules = parse_rules(texts, names, is_typed=False)
-    return [
-        f"the rule `{rule.text}` of config.toml speaks of no tool that is loaded here"
-        for rule in rules
-        if not rule.names_any(names)
-    ]
-
-
-def _choose_approver(
-    approvals: Approvals,
-    options: RunOptions,
-    processes: Processes,
-    cancel: threading.Event,
-    session_id: str,
-    approver: Approver | None,
-) -> None:
-    command = options.settings.approver
-    if command is None:
-        approvals.approver = approver
-        return
-
-    def run(line: str, stdin: bytes) -> tuple[int, str]:
-        shell = ["/bin/sh", "-c", line]
-        job = processes.start(shell, options.directory, input_bytes=stdin)
-        if not job.wait(cancel, lambda _: None) or job.ended is None:
-            return 130, ""
-        return job.ended.code, job.output.text()
-
-    approvals.approver = CommandApprover(command, run, session_id, os.fspath(options.directory))
-    approvals.approver_name = "approver"
 
 
 def _model(options: RunOptions, engine: Engine, tools: Sequence[Tool]) -> Model:
@@ -453,7 +389,7 @@ def _retool(parts: _Parts, workspace: Workspace) -> Callable[[], Retooled | None
     own = options.places.tools.resolve()
     if any(own.is_relative_to(root) for root in workspace.roots):
         return lambda: None  # the model may write there: see `reload`
-    watch = PluginWatch(options.places.tools, parts.toolbox, parts.processes)
+    watch = PluginWatch(options.places.tools, parts.whole_toolbox, parts.processes)
 
     def retool() -> Retooled | None:
         changed = watch.look()

@@ -22,18 +22,21 @@ from ds4_agent.agent.events import (
     CallFinished,
     CallReady,
     Notice,
+    TaskEvent,
     ToolOutput,
 )
 from ds4_agent.agent.repeats import Memory
 from ds4_agent.agent.threads import streamed
 
 if TYPE_CHECKING:
+    from ds4_agent.agent.subagents import Live, SubAgents
     from ds4_agent.tools.types import Effect, Tool, ToolContext, ToolResult
     from ds4_agent.tools.workspace import Workspace
 
-__all__ = ["Answer", "CallRunner"]
+__all__ = ["TASK", "Answer", "CallRunner", "interrupted"]
 
-CallEvent = ApprovalAsked | ApprovalDecided | ToolOutput | Notice
+CallEvent = ApprovalAsked | ApprovalDecided | ToolOutput | Notice | TaskEvent
+TASK = "task"
 
 
 @dataclass(frozen=True)
@@ -57,10 +60,16 @@ class CallRunner:
         jobs_run: Callable[[], bool] = lambda: False,
         on_command: Callable[[], None] = lambda: None,
         workspace: Workspace | None = None,
+        tasks: SubAgents | None = None,
+        task: tuple[str, str] = ("", ""),
     ) -> None:
         """`context(cancel, on_output)` makes what a tool runs in; `jobs_run()` says whether a
         background job may be changing things meanwhile; `on_command()` is told before a call runs
-        that may change more than files; what leads out of `workspace` is asked about."""
+        that may change more than files; what leads out of `workspace` is asked about; `tasks` None:
+        no sub-agent may be started; `task` is the call a sub-agent works for, and its name for
+        whoever is asked."""
+        self.tasks = tasks
+        self._task, self._asks_as = task
         self._workspace = workspace
         self._on_command = on_command
         self._jobs_run = jobs_run
@@ -72,6 +81,17 @@ class CallRunner:
 
     def new_turn(self) -> None:
         self._memory = Memory()
+        if self.tasks is not None:
+            self.tasks.new_turn()
+
+    def begin_step(self, live: Live) -> None:
+        """The calls of a step are answered next."""
+        if self.tasks is not None:
+            self.tasks.begin_step(live)
+
+    @property
+    def tools(self) -> tuple[Tool, ...]:
+        return tuple(self._tools.values())
 
     def use_tools(self, tools: Sequence[Tool]) -> None:
         """These and no others from the next call on."""
@@ -105,7 +125,8 @@ class CallRunner:
             call.arguments,
             finished.content,
             finished.is_error,
-            changed=finished.ran and effect != "read",
+            # A sub-agent is asked about call by call, but the whole of it may change anything.
+            changed=finished.ran and (effect != "read" or call.name == TASK),
             changes_alone=self._jobs_run(),
         )
         return Answer(finished, _circle(call.name) if is_circle else "")
@@ -123,7 +144,11 @@ class CallRunner:
         effect = tool.effect_of(call.arguments)
         outside = self._outside(call)
         reason = f"{_LEAVES[effect]}: {outside}" if outside else _REASONS[effect]
-        request = ApprovalRequest(call.id, tool.name, effect, call.arguments, reason, outside)
+        if self._asks_as:
+            reason = f"{self._asks_as} {reason}"
+        request = ApprovalRequest(
+            call.id, tool.name, effect, call.arguments, reason, outside, self._task
+        )
         decided = yield from self.approvals.decide(request)
         if decided.decision.behaviour == "deny":
             return _not_run(call, _refusal(decided)), effect
@@ -141,12 +166,15 @@ class CallRunner:
             return ""
         return os.fspath(self._workspace.outside(call.arguments["path"]) or "")
 
-    def _run(self, call: CallReady) -> Generator[ToolOutput, None, CallFinished]:
+    def _run(self, call: CallReady) -> Generator[ToolOutput | TaskEvent, None, CallFinished]:
         from ds4_agent.tools.registry import execute
 
-        def work(emit: Callable[[ToolOutput], None]) -> ToolResult:
+        def work(emit: Callable[[ToolOutput | TaskEvent], None]) -> ToolResult:
             context = self._context(self.cancel, lambda text: emit(ToolOutput(call.id, text)))
-            return execute(tuple(self._tools.values()), call.name, call.arguments, context)
+            if self.tasks is None or call.name != TASK:
+                return execute(self.tools, call.name, call.arguments, context)
+            with self.tasks.ready(call.id, emit) as context.start_task:
+                return execute(self.tools, call.name, call.arguments, context)
 
         result = yield from streamed(work, self.cancel, f"ds4-{call.name}")
         return CallFinished(call.id, call.name, result.content, result.is_error, result.diff)

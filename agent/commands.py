@@ -155,7 +155,7 @@ def _config_show(chosen: argparse.Namespace) -> int:
 def _config_prompt(chosen: argparse.Namespace) -> int:
     """The prompt up to the first user turn, and what each of its sections costs."""
     from ds4_agent.agent.build import gathered_facts, gathered_memory
-    from ds4_agent.agent.prompt.profile import sections
+    from ds4_agent.agent.prompt.profile import has_task, sections
     from ds4_agent.agent.toolbox import gather_toolbox
     from ds4_agent.engine.dsml.segments import spell
     from ds4_agent.tools.process import Processes
@@ -170,7 +170,7 @@ def _config_prompt(chosen: argparse.Namespace) -> int:
     memory = gathered_memory(options, profile)
     parts = sections(
         profile,
-        toolbox.tools,
+        (toolbox.with_task if has_task(profile) else toolbox).tools,
         gathered_facts(options),
         append=options.settings.append_system_prompt,
         memory=memory.text,

@@ -9,6 +9,9 @@ Four lifecycles, nested, each opened and closed exactly once, whatever goes wron
           ApprovalAsked … ApprovalDecided             one question about it (only if it is asked;
                                                     ApprovalDecided alone if refused unasked)
 
+A sub-agent is a run inside one `task` call, between its CallReady and its CallFinished: each of its
+events comes as a `TaskEvent`, those of several in any order among each other.
+
 A call id is unique in its session. `CallStarted`, `CallArgument` and `CallReady` come while the
 model writes, before `StepFinished`; `CallFinished` comes after it, when the call has been answered.
 An infrastructure error (`EngineError`) is raised from the run instead of being an event.
@@ -62,7 +65,8 @@ class Usage:
 @dataclass(frozen=True)
 class ApprovalRequest:
     """A call that needs a yes. `arguments` is exactly what will run; `reason`: why it is asked;
-    `outside`: where its path really leads, if that is outside the workspace, else ""."""
+    `outside`: where its path really leads, if that is outside the workspace, else ""; `task` is
+    the call of the sub-agent that wants it, "" for the agent itself."""
 
     call_id: str
     tool: str
@@ -70,6 +74,7 @@ class ApprovalRequest:
     arguments: Mapping[str, Any]
     reason: str
     outside: str = ""
+    task: str = ""
 
 
 @dataclass(frozen=True)
@@ -232,6 +237,14 @@ class TurnEnded:
     detail: str = field(default="")  # one sentence for the user when the reason is not "end"
 
 
+@dataclass(frozen=True)
+class TaskEvent:
+    """What the sub-agent of the `task` call `task` does. `event` is no `TaskEvent`."""
+
+    task: str
+    event: Event
+
+
 Event = (
     RunStarted
     | StepStarted
@@ -250,4 +263,5 @@ Event = (
     | Steered
     | Compacted
     | TurnEnded
+    | TaskEvent
 )

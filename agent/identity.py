@@ -21,6 +21,7 @@ class Identity:
     directory: str
     tools: tuple[str, ...]
     tool_signatures: tuple[str, ...] = ()
+    task: str = ""  # the call whose sub-agent this is, "" for the session itself
     hint: str = ""  # one line a newcomer should read, "" for none
 
 

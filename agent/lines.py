@@ -27,6 +27,7 @@ class Lines:
         self._text = ""
         self._uses: list[Line] = []
         self._known: set[str] = set()
+        self._tasks: dict[str, Lines] = {}
 
     def feed(self, event: ev.Event) -> list[Line]:
         """The lines this event completes: none or one."""
@@ -61,9 +62,23 @@ class Lines:
                 return [_engine("compacted", summary=summary, context_tokens=tokens)]
             case ev.TurnEnded():
                 return [result_line(event, self._session)]
+            case ev.TaskEvent(task, inner):
+                return self._of_task(task, inner)
             case _:
                 pass
         return []
+
+    def _of_task(self, task: str, event: ev.Event) -> list[Line]:
+        """A sub-agent's lines name its call. Its beginning and its end are that call's."""
+        if isinstance(event, ev.TurnEnded):
+            self._tasks.pop(task, None)
+            return []
+        if task not in self._tasks:
+            self._tasks[task] = Lines()
+            self._tasks[task]._session = self._session
+        if isinstance(event, ev.RunStarted):
+            return []
+        return [line | {"parent_tool_use_id": task} for line in self._tasks[task].feed(event)]
 
     def _assistant(self) -> list[Line]:
         content: list[Line] = []

@@ -9,18 +9,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ds4_agent.agent import events as ev
-from ds4_agent.agent.calls import CallRunner, interrupted
+from ds4_agent.agent.answers import Answers, answer_all
+from ds4_agent.agent.calls import CallRunner
 from ds4_agent.agent.compaction import compaction_room, continued, opening, summarise
 from ds4_agent.agent.errors import UsageError
-from ds4_agent.agent.limits import MALFORMED_LIMIT, Limits, time_limit, why_it_ended
+from ds4_agent.agent.limits import Limits, time_limit, why_it_ended
 from ds4_agent.agent.rewind import Past, Return, Rewound
 from ds4_agent.agent.steering import Steering, spoken
 from ds4_agent.agent.steps import LENGTH_ERROR, Model, Step, Tail, run_step
+from ds4_agent.agent.subagents import Live
 from ds4_agent.agent.transcript import Place, Transcript
+from ds4_agent.agent.turn import End, Turn, why_it_stops
 from ds4_agent.agent.undo import NOT_SAVED
 from ds4_agent.engine.dsml.encode import (
     assistant_header,
@@ -49,23 +52,6 @@ LEAST_STEP = 64
 _TOO_LARGE = "Error: the result does not fit into the context and was left out"
 
 
-@dataclass
-class _Turn:
-    """One prompt under way."""
-
-    steps: int = 0
-    malformed: int = 0
-    text: str = ""
-    usage: ev.Usage = field(default_factory=ev.Usage)
-    steered: tuple[str, ...] = ()  # taken from those that wait, not given to the model yet
-
-
-@dataclass(frozen=True)
-class _End:
-    reason: ev.TurnReason
-    detail: str = ""
-
-
 class Agent:
     """One session with one model. Not for two threads at once, except `interrupt` and `steer`."""
 
@@ -85,13 +71,14 @@ class Agent:
         retool: Callable[[], Retooled | None] = lambda: None,
         resumed: Resumed | None = None,
         announcement: str = "",
+        tail: Tail | None = None,
         on_close: Callable[[], None] = lambda: None,
     ) -> None:
         """`prefix` is the session's prompt up to the first user turn; `new_context` gives an empty
         context of the same engine; `undo` None: nothing is saved for one; `notices` are told at the
         start of the first run; `retool` is asked before each turn; `resumed` is the session that
-        goes on, and `announcement` what its model must read about its tools; `on_close` frees what
-        the session holds."""
+        goes on, and `announcement` what its model must read about its tools; `tail` is what a
+        conversation owes that is no new one; `on_close` frees what the session holds."""
         self.identity = identity
         self.limits = limits
         self._model = model
@@ -113,7 +100,7 @@ class Agent:
         self._prefix = tuple(prefix)
         self._new_context = new_context
         self._resumed = resumed
-        self._tail = resumed.tail if resumed else Tail(closing=self._prefix)
+        self._tail = tail or (resumed.tail if resumed else Tail(closing=self._prefix))
         self._past = resumed.past if resumed else Past()
         self._room = compaction_room(transcript.limit)
         self._calls = resumed.calls if resumed else 0
@@ -258,13 +245,14 @@ class Agent:
             raise
 
     def _run(self, prompt: str) -> Generator[ev.Event, None, None]:
-        self._cancel.clear()
+        if not self.identity.task:  # a sub-agent ends with the agent that started it
+            self._cancel.clear()
         self._stop = "interrupted"
         self._runner.new_turn()
         if self._undo is not None:
             self._undo.snapshots.new_turn()
             self._undone = self._undo.news()
-        turn = _Turn()
+        turn = Turn()
         began = time.monotonic()
         told = self._use_other_tools()
         self._begin_turn(prompt)
@@ -276,7 +264,7 @@ class Agent:
             try:
                 end = yield from self._turn(turn, prompt)
             except Cancelled:
-                end = _End(self._stop)
+                end = End(self._stop)
             finally:
                 self._steering.put_back(turn.steered)
         self._transcript.save("answer")
@@ -301,7 +289,7 @@ class Agent:
         self._announcement = "\n\n".join(filter(None, (self._announcement, changed.announcement)))
         return changed.notices
 
-    def _turn(self, turn: _Turn, prompt: str) -> Generator[ev.Event, None, _End]:
+    def _turn(self, turn: Turn, prompt: str) -> Generator[ev.Event, None, End]:
         prompt = "\n\n".join(filter(None, (self._opening, self._announcement, prompt)))
         speech = user_segments(prompt)
         if self._tail.results:  # calls still waiting for their answer share the user's turn
@@ -320,12 +308,12 @@ class Agent:
                 if turn.steps == 0:
                     raise ContextFullError(needed, self._transcript.limit)
                 self._tail = replace(self._tail, results=(_TOO_LARGE,) * len(self._tail.results))
-                return _End("context")
+                return End("context")
             step = yield from self._step(turn, encoded)
             if step.ended == "length":
                 return self._cut()
             if not step.calls and not step.error:
-                return _End("end")
+                return End("end")
             circle = yield from self._answer(turn, step)
             end = self._must_stop(turn, circle)
             if end is not None:
@@ -337,7 +325,7 @@ class Agent:
         """Whether most of the context is conversation, which a summary can stand for."""
         return self._room > 0 and self._transcript.length > self._transcript.limit // 2
 
-    def _compact(self, turn: _Turn, prompt: str) -> Generator[ev.Event, None, list[Segment] | None]:
+    def _compact(self, turn: Turn, prompt: str) -> Generator[ev.Event, None, list[Segment] | None]:
         """Go on in a new branch; its first words. None where no summary could be had: the old
         branch goes on, and is not asked again. Raises Cancelled with nothing changed."""
         before, results = self._transcript.length, self._tail.results
@@ -385,7 +373,7 @@ class Agent:
         return reminder_segments("\n".join(told)) if told else []
 
     def _step(
-        self, turn: _Turn, encoded: Sequence[tuple[int, str]]
+        self, turn: Turn, encoded: Sequence[tuple[int, str]]
     ) -> Generator[ev.Event, None, Step]:
         """One model step over what is new. Raises Cancelled with the step closed."""
         yield from map(ev.Steered, turn.steered)
@@ -440,7 +428,7 @@ class Agent:
             if call_id not in whole:
                 yield ev.CallFinished(call_id, name, text, is_error=True, ran=False)
 
-    def _answer(self, turn: _Turn, step: Step) -> Generator[ev.Event, None, str]:
+    def _answer(self, turn: Turn, step: Step) -> Generator[ev.Event, None, str]:
         """Answer every call of a step. Afterwards the results stand in the tail.
 
         Returns why the turn should stop because the model goes round in circles, or "".
@@ -450,48 +438,42 @@ class Agent:
             self._tail = replace(self._tail, results=(f"Error: {step.error}; nothing was run",))
             yield ev.Notice(f"the model wrote a call that cannot be read: {step.error}")
             return ""
-        finished = {call.id: interrupted(call, has_begun=False) for call in step.calls}
-        circle = ""
+        answers = Answers(step.calls)
+        self._runner.begin_step(self._live(turn, answers))
         try:
-            for call in step.calls:
-                if not self._cancel.is_set() and not circle:
-                    finished[call.id] = interrupted(call, has_begun=True)
-                    answer = yield from self._runner.answer(call)
-                    finished[call.id] = answer.finished
-                    circle = answer.circle
-                yield finished[call.id]
+            for event in answer_all(self._runner, answers, self._cancel):
+                if isinstance(event, ev.TaskEvent) and isinstance(event.event, ev.TurnEnded):
+                    turn.usage += event.event.usage
+                yield event
         finally:
-            results = tuple(result.content for result in finished.values())
-            self._tail = replace(self._tail, results=results)
-        return circle
+            self._tail = replace(self._tail, results=answers.results)
+        return answers.circle
 
-    def _must_stop(self, turn: _Turn, circle: str) -> _End | None:
+    def _live(self, turn: Turn, answers: Answers) -> Live:
+        left = None if self.limits.max_tokens is None else self._tokens_left(turn)
+        fork, closing, tools = self._transcript.fork, self._tail.closing, self._runner.tools
+        return Live(fork, closing, self.identity, self._model, tools, answers, left)
+
+    def _must_stop(self, turn: Turn, circle: str) -> End | None:
         """Whether the turn ends although the model wanted to go on. Its calls are answered, and
         the answers are given with the next prompt."""
         if self._cancel.is_set():
-            return _End(self._stop)
-        if circle:
-            return _End("repeated_call", circle)
-        if turn.malformed >= MALFORMED_LIMIT:
-            return _End("malformed")
-        if self.limits.max_turns is not None and turn.steps >= self.limits.max_turns:
-            return _End("max_turns")
-        if self._tokens_left(turn) < 1:
-            return _End("max_tokens")
-        return None
+            return End(self._stop)
+        return why_it_stops(turn, circle, self.limits, self._tokens_left(turn))
 
-    def _cut(self) -> _End:
+    def _cut(self) -> End:
         """Why a step ended without the model's own end."""
         is_full = self._transcript.limit - self._transcript.length <= RESERVE + self._room
-        return _End("context" if is_full else "max_tokens")
+        return End("context" if is_full else "max_tokens")
 
-    def _tokens_left(self, turn: _Turn) -> int:
+    def _tokens_left(self, turn: Turn) -> int:
         limit = self.limits.max_tokens
         return self._model.step_limit if limit is None else limit - turn.usage.output_tokens
 
     def _new_call_id(self) -> str:
         self._calls += 1
-        return f"call_{self._calls:02d}"
+        task = self.identity.task
+        return f"{task}.{self._calls}" if task else f"call_{self._calls:02d}"
 
     def _time_is_up(self) -> None:
         if not self._cancel.is_set():

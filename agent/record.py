@@ -66,6 +66,9 @@ class Recorder:
         this returns, and so before whatever follows from them."""
         if isinstance(event, ev.PrefillProgressed):
             return
+        if isinstance(event, ev.TaskEvent):
+            self._record_task(event)
+            return
         if isinstance(event, ev.RunStarted):
             self._write({"type": "prompt", "text": event.prompt, **self._turn}, durable=True)
         lines = self._lines.feed(event)
@@ -75,6 +78,12 @@ class Recorder:
             self._write(
                 {"type": "unread", "id": event.id, "name": event.name, "text": event.content}
             )
+
+    def _record_task(self, event: ev.TaskEvent) -> None:
+        """In a line of a kind of its own: what a sub-agent says is not the conversation."""
+        if not isinstance(event.event, ev.PrefillProgressed):
+            for line in self._lines.feed(event):
+                self._write({"type": "task", "task": event.task, "line": line})
 
     def turn_begins(self, branch: int, at: int, changes: int) -> None:
         """Where the next prompt stands; see `sessions.saved`."""

@@ -89,12 +89,12 @@ def _list(chosen: argparse.Namespace) -> int:
 
 def _new(chosen: argparse.Namespace) -> int:
     from ds4_agent.tools.plugin_template import write_plugin
-    from ds4_agent.tools.registry import builtin_tools
+    from ds4_agent.tools.registry import builtin_tools, task_tool
     from ds4_agent.tools.types import ToolError
 
     (name,) = _take(chosen.words, 1, 1, "new NAME")
     options = options_from(chosen, is_headless=True)
-    if name in {tool.name for tool in builtin_tools()}:
+    if name in {tool.name for tool in (*builtin_tools(), task_tool())}:
         raise UsageError(f"the tool {name} is built in; choose another name")
     repository = repository_of(options.directory)
     directory = repository / PROJECT_TOOLS if chosen.project else options.places.tools
@@ -140,7 +140,7 @@ def _check_files(
 ) -> tuple[list[Plugin], list[str]]:
     """The plugins of these files; one of an untrusted repository is not executed to look at it."""
     from ds4_agent.tools.plugins import load_files
-    from ds4_agent.tools.registry import builtin_tools
+    from ds4_agent.tools.registry import builtin_tools, task_tool
 
     problems: list[str] = []
     files = []
@@ -152,7 +152,7 @@ def _check_files(
         else:
             files.append(path)
     loaded = load_files(files, processes)
-    builtin = {tool.name for tool in builtin_tools()}
+    builtin = {tool.name for tool in (*builtin_tools(), task_tool())}
     for plugin in loaded.found:
         if plugin.tool.name in builtin:
             what = f"the tool {plugin.tool.name} is built in; give it another name"
@@ -216,7 +216,8 @@ def _progress(text: str) -> None:
 
 
 def _toolbox(options: RunOptions, processes: Processes) -> Toolbox:
-    return gather_toolbox(options.directory, options.places, processes, trusts=options.trusts)
+    toolbox = gather_toolbox(options.directory, options.places, processes, trusts=options.trusts)
+    return toolbox.with_task
 
 
 def _loaded_directories(options: RunOptions) -> list[Path]:

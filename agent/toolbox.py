@@ -8,7 +8,7 @@ in `.ds4/tools`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,6 +37,15 @@ class Toolbox:
     stamps: Stamps = field(default_factory=dict)  # of the user's own files, before they were loaded
 
     @property
+    def with_task(self) -> Toolbox:
+        """The same with the tool `task`, which comes after those that are built in."""
+        from ds4_agent.tools.registry import task_tool
+
+        builtin = len(self.tools) - len(self.plugins)
+        tools = (*self.tools[:builtin], task_tool(), *self.tools[builtin:])
+        return replace(self, tools=tools)
+
+    @property
     def notices(self) -> list[str]:
         """One line each: what was not loaded, and why."""
         return [*self.trust_notices, *map(str, self.problems)]
@@ -47,7 +56,7 @@ def gather_toolbox(
 ) -> Toolbox:
     """Every tool this run may use. Takes as long as the plugins take to load."""
     from ds4_agent.tools.plugins import installed_entry_points, load_plugins
-    from ds4_agent.tools.registry import builtin_tools
+    from ds4_agent.tools.registry import builtin_tools, task_tool
 
     notices: list[str] = []
     directories = tool_directories(directory, places, notices.append, trusts=trusts)
@@ -57,7 +66,7 @@ def gather_toolbox(
         directories,
         installed_entry_points(repository_of(directory)),
         processes,
-        [tool.name for tool in builtin],
+        [tool.name for tool in (*builtin, task_tool())],
     )
     tools = (*builtin, *(plugin.tool for plugin in loaded.found))
     return Toolbox(tools, loaded.found, loaded.problems, tuple(notices), stamps)

@@ -28,6 +28,7 @@ events.jsonl has the lines of `--output-format stream-json`, each with "time", a
     {"type": "assistant", …, "at": n}   the step ended with n ids in the branch
     {"type": "user", …, "diff", "ran"}  what an edit changed, and whether the call ran
     {"type": "branch", "branch": k}     what follows is in branch k
+    {"type": "task", "task", "line"}    what the sub-agent of that call did: a line as above
     {"type": "unread", "id", "name", "text"}   a call that could not be read, as it was answered
     {"type": "reminder", "text"}        what the model is told before the next prompt
     {"type": "error", "text"}  {"type": "undo", "files", "text"}  {"type": "title", "text"}

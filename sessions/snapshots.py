@@ -30,6 +30,7 @@ import json
 import os
 import re
 import secrets
+import threading
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -99,6 +100,7 @@ class Snapshots:
         self._folder = session / FOLDER
         self._roots = tuple(roots)
         self._journal = -1
+        self._lock = threading.RLock()  # sub-agents run commands while others change files
         self._turn = 0
         self._is_new_turn = True
         self._saved: Path | None = None  # the path of the change under way
@@ -120,6 +122,10 @@ class Snapshots:
         self, path: Path, old: bytes | None, mode: int | None, new: bytes | None
     ) -> None:
         """Save `old` on the disk itself; `path` is about to become `new` (None: no file)."""
+        with self._lock:
+            self._save(path, old, mode, new)
+
+    def _save(self, path: Path, old: bytes | None, mode: int | None, new: bytes | None) -> None:
         self._saved = None
         if path in self._lost:  # going back half of the way would be worse than not at all
             return
@@ -220,16 +226,18 @@ class Snapshots:
 
     def _mark(self, kind: str, turn: SavedTurn, **more: Any) -> None:
         try:
-            self._open()
-            self._append({"type": kind, "turn": turn.number, **more})
+            with self._lock:
+                self._open()
+                self._append({"type": kind, "turn": turn.number, **more})
         except OSError as error:
             reason = error.strerror or error
             raise SnapshotError(f"cannot write {self._folder / JOURNAL}: {reason}") from error
 
     def _try(self, record: Mapping[str, Any]) -> None:
         try:
-            self._open()
-            self._append({"turn": self._turn, **record})
+            with self._lock:
+                self._open()
+                self._append({"turn": self._turn, **record})
         except OSError as error:
             self.failure = f"undo is incomplete from here on: {error.strerror or error}"
 

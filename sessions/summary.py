@@ -22,7 +22,7 @@ LONGEST_TITLE = 200  # characters
 YEAR_3000 = 32_503_680_000.0  # seconds since 1970: no time of ours is later
 # Lines as `SessionLog` writes them that change nothing but `last_used`: they are most of a log, and
 # decoding them most of the time. Anything spelt otherwise is decoded.
-_PASSED_OVER = re.compile(rb'\{"time":(\d{1,10}(?:\.\d+)?),"type":"(?:assistant|user|tools)"')
+_PASSED_OVER = re.compile(rb'\{"time":(\d{1,10}(?:\.\d+)?),"type":"(?:assistant|user|tools|task)"')
 
 
 @dataclass(frozen=True, slots=True)

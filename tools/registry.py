@@ -37,6 +37,15 @@ def builtin_tools() -> tuple[Tool, ...]:
     return tuple(attached_tool(function) for function in functions)
 
 
+@functools.cache
+def task_tool() -> Tool:
+    """`task`, which comes right after the built-in tools. The bundled model has never seen it: its
+    profile is not offered it."""
+    from ds4_agent.tools import task
+
+    return attached_tool(task.task)
+
+
 def attached_tool(function: Any) -> Tool:
     """The Tool that `@tool` attached to a function."""
     made = function.tool

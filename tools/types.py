@@ -33,14 +33,25 @@ class ToolResult:
 ToolOutput = ToolResult | str
 
 
+@dataclass(frozen=True)
+class TaskRequest:
+    """A sub-agent to be started. `tools` None: all; `isolated`: in a git worktree of its own."""
+
+    prompt: str
+    tools: tuple[str, ...] | None = None
+    isolated: bool = False
+
+
 @dataclass
 class ToolContext:
-    """What a running tool may touch: `cancel` is looked at often, `on_output` gets progress."""
+    """What a running tool may touch: `cancel` is looked at often, `on_output` gets progress;
+    `start_task` runs a sub-agent to its end (None: no such may be started)."""
 
     workspace: Workspace
     processes: Processes
     cancel: threading.Event = field(default_factory=threading.Event)
     on_output: Callable[[str], None] = lambda _text: None
+    start_task: Callable[[TaskRequest], ToolResult] | None = None
 
 
 @dataclass(frozen=True)

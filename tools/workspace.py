@@ -81,6 +81,16 @@ class Workspace:
         self._admitted: frozenset[Path] = frozenset()
         self._seen: dict[Path, bytes] = {}
         self._lock = threading.Lock()
+        self._changing = threading.Lock()  # one change at a time, of all that share the files
+
+    def fork(self, watch: Watch | None) -> Workspace:
+        """The same directories for another agent that has seen the same files. What either sees
+        or changes from here on, the other has not seen; `watch` is told of the other's changes."""
+        other = Workspace(self.root, self.roots[1:], watch)
+        with self._lock:
+            other._seen = dict(self._seen)
+        other._admitted, other._changing = self._admitted, self._changing
+        return other
 
     def locate(self, path: str) -> Place:
         """Where `path` leads, every symlink on the way resolved. Raises OutsideError."""
@@ -179,13 +189,14 @@ class Workspace:
 
     @contextmanager
     def _watched(self, place: Place, base: FileBytes | None, data: bytes | None) -> Iterator[None]:
-        if self._watch is not None:
-            old, mode = (None, None) if base is None else (base.data, base.status.st_mode)
-            bits = None if mode is None else stat.S_IMODE(mode)
-            self._watch.before_write(place.real, old, bits, data)
-        yield
-        if self._watch is not None:
-            self._watch.after_write(place.real)
+        with self._changing:
+            if self._watch is not None:
+                old, mode = (None, None) if base is None else (base.data, base.status.st_mode)
+                bits = None if mode is None else stat.S_IMODE(mode)
+                self._watch.before_write(place.real, old, bits, data)
+            yield
+            if self._watch is not None:
+                self._watch.after_write(place.real)
 
     def _root_of(self, real: Path) -> Path | None:
         # An admitted path is walked to from the top: no link may have appeared anywhere on its way.

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 from ds4_agent import __version__
 from ds4_agent.agent.approval import Mode
-from ds4_agent.agent.build import Asks, RunOptions, build_agent, default_mode, opened_engine
+from ds4_agent.agent.build import Asks, RunOptions, build_agent, opened_engine
 from ds4_agent.agent.choose import Choice, sessions_here
+from ds4_agent.agent.permissions import default_mode
 from ds4_agent.agent.prompt.facts import git_branch
 from ds4_agent.tui.conversation import Conversation
 

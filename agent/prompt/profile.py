@@ -102,6 +102,11 @@ def has_memory(profile: str) -> bool:
     return profile != "nano"
 
 
+def has_task(profile: str) -> bool:
+    """Whether the model is offered sub-agents. The small model was trained on other tools only."""
+    return profile != "nano"
+
+
 def profile_text(profile: str) -> str:
     """The profile's own words, as shipped."""
     return files("ds4_agent.agent.prompt").joinpath(f"{profile}.md").read_text(encoding="utf-8")
