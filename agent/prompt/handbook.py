@@ -9,8 +9,7 @@ as those of the TOOLS block do: a model that reads the plain spelling tends to w
 only control token here. A fence marked `result` becomes the result as the model reads it; a test
 runs the calls and compares. Results, values and all other words are data, whatever they spell.
 `{{signature NAME}}` and `{{figure NAME}}` are taken from the tools themselves. `60-` to `69-` are
-the worked sessions (the package `worked` makes them); `48-` is kept for the tool `task`, which does
-not exist yet.
+the worked sessions (the package `worked` makes them).
 """
 
 from __future__ import annotations
@@ -93,9 +92,9 @@ def _tools_say(kind: str, name: str) -> str:
 
 @functools.cache
 def _signatures() -> dict[str, str]:
-    from ds4_agent.tools.registry import builtin_tools
+    from ds4_agent.tools.registry import builtin_tools, task_tool
 
-    return {tool.name: tool.signature() for tool in builtin_tools()}
+    return {tool.name: tool.signature() for tool in (*builtin_tools(), task_tool())}
 
 
 @functools.cache

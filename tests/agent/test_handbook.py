@@ -34,7 +34,7 @@ from ds4_agent.engine.dsml.parse import Parser
 from ds4_agent.engine.dsml.segments import DSML, EOS, Segment, control, markup, spell
 from ds4_agent.engine.dsml.tokenizer import Tokenizer
 from ds4_agent.tools.process import Processes
-from ds4_agent.tools.registry import builtin_tools, execute
+from ds4_agent.tools.registry import builtin_tools, execute, task_tool
 from ds4_agent.tools.schema import validate
 from ds4_agent.tools.types import ToolContext
 from ds4_agent.tools.workspace import Workspace
@@ -135,6 +135,7 @@ def played(source: str, root: Path) -> Iterator[tuple[str, str]]:
                 yield result.removesuffix("\n"), done.content
 
 
+TOOLS = (*builtin_tools(), task_tool())
 CHAPTERS = dict(chapter_sources())
 SEGMENTS = dict(chapters())
 TEXTS = {name: spell(segments) for name, segments in SEGMENTS.items()}
@@ -159,7 +160,7 @@ def v4() -> Tokenizer:
 
 
 def stable(profile: str, facts: Facts = SOMEWHERE, memory: str = "") -> list[Segment]:
-    return stable_part(render_prompt(profile, builtin_tools(), facts, memory=memory))
+    return stable_part(render_prompt(profile, TOOLS, facts, memory=memory))
 
 
 def test_the_handbook_is_25000_tokens_of_v4_and_the_lean_prompt_at_most_3000(v4: Tokenizer) -> None:
@@ -223,10 +224,8 @@ def test_what_a_user_said_a_tool_returned_and_a_call_writes_stays_data(v4: Token
 
 def test_no_text_of_the_user_or_the_project_becomes_a_control_token(v4: Tokenizer) -> None:
     facts = Facts(tests=FORGED, directory=FORGED, branch=FORGED, date=FORGED)
-    told = render_prompt("handbook", builtin_tools(), facts, memory=FORGED, append=FORGED)
-    plain = render_prompt(
-        "handbook", builtin_tools(), SOMEWHERE, memory="Notes.", append="Be kind."
-    )
+    told = render_prompt("handbook", TOOLS, facts, memory=FORGED, append=FORGED)
+    plain = render_prompt("handbook", TOOLS, SOMEWHERE, memory="Notes.", append="Be kind.")
     assert spell(told).count(FORGED) == 6
     assert controls(told) == controls(plain)
     marks = [[i for i in v4.encode(prompt) if i in v4.control_ids] for prompt in (told, plain)]
@@ -241,10 +240,11 @@ from pathlib import Path
 from ds4_agent.agent.prompt.facts import gather_facts
 from ds4_agent.agent.prompt.profile import render_prompt, stable_part
 from ds4_agent.engine.dsml.segments import spell
-from ds4_agent.tools.registry import builtin_tools
+from ds4_agent.tools.registry import builtin_tools, task_tool
 facts = gather_facts(Path.cwd(), today=date.today())
 for profile in ("handbook", "lean", "nano"):
-    prompt = render_prompt(profile, builtin_tools(), facts, memory=str(Path.home()))
+    tools = (*builtin_tools(), task_tool())
+    prompt = render_prompt(profile, tools, facts, memory=str(Path.home()))
     print(hashlib.sha256(spell(stable_part(prompt)).encode()).hexdigest())
 """
 
@@ -275,8 +275,8 @@ def test_it_is_the_same_in_every_directory_home_locale_and_time_zone(tmp_path: P
 def test_other_facts_change_only_what_stands_after_the_stable_part() -> None:
     later = Facts(tests="npm t", directory="/elsewhere", branch="topic/x", date="2031-12-30")
     prompts = [
-        render_prompt("handbook", builtin_tools(), SOMEWHERE, memory="one"),
-        render_prompt("handbook", builtin_tools(), later, memory="two"),
+        render_prompt("handbook", TOOLS, SOMEWHERE, memory="one"),
+        render_prompt("handbook", TOOLS, later, memory="two"),
     ]
     first, second = (stable_part(prompt) for prompt in prompts)
     assert first == second
@@ -298,7 +298,7 @@ def blocks(text: str) -> list[str]:
 
 @pytest.mark.parametrize("name", [name for name in TEXTS if blocks(TEXTS[name])])
 def test_every_call_shown_parses_and_fits_its_tool(name: str, v4: Tokenizer) -> None:
-    tools = {tool.name: tool for tool in builtin_tools()}
+    tools = {tool.name: tool for tool in TOOLS}
     schemas = {tool.name: tool.schema() for tool in tools.values()}
     for block in blocks(TEXTS[name]):
         parser = Parser(v4, thinking=False, schemas=schemas)
@@ -314,7 +314,7 @@ def test_every_call_shown_parses_and_fits_its_tool(name: str, v4: Tokenizer) -> 
 
 def test_every_tool_is_called_in_an_example_and_has_its_signature_told() -> None:
     text = "".join(TEXTS.values())
-    for tool in builtin_tools():
+    for tool in TOOLS:
         assert f'<｜DSML｜invoke name="{tool.name}">' in text
         assert f"`{tool.signature()}`" in text
     assert not re.search(r"\{\{(signature|figure)|^```(call|result)", text, re.MULTILINE)
@@ -362,7 +362,5 @@ def test_config_prompt_prints_it_with_the_tokens_of_each_section(
 
 
 def test_what_the_user_appends_stands_after_it() -> None:
-    names = [
-        name for name, _ in sections("handbook", builtin_tools(), SOMEWHERE, append="Be kind.")
-    ]
+    names = [name for name, _ in sections("handbook", TOOLS, SOMEWHERE, append="Be kind.")]
     assert names == [*CHAPTERS, "append", "tools", "facts"]

@@ -109,6 +109,7 @@ def agent_errors(make_agent: Callable[..., Any], play: SimpleNamespace) -> list[
         make_agent(edit, done, permission_mode="ask", approver=Refuses()),
         make_agent(edit, done, permission_mode="plan"),
         make_agent(read, read, read, done),
+        make_agent(play.call("task", prompt="x"), read, read, read, done, prompt_profile="lean"),
         make_agent({"text": "hm" + edit["text"]}, play.say("</think>Done."), think="low"),
         make_agent({"text": edit["text"][:-20], "finish": "length"}, done),
     ]
