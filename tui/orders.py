@@ -5,6 +5,7 @@ screen asked. All that both screens know of commands, files and the user's own s
 it looks like is theirs.
 """
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -76,6 +77,7 @@ class Leave:
 
 Following = Rows | Work | Say | Send | Draft | Theme | Leave
 NANO = "nano"
+FRESH_FOR = 2.0  # seconds
 _HISTORY, _MODEL, _TRUST = "history", "model", "trust"
 
 
@@ -92,6 +94,7 @@ class Orders:
         """`keys` are told by /help."""
         self.tally = Tally()
         self._has_told = False
+        self._found: tuple[float, UserCommands] | None = None  # when, what
         self._about = about
         self._keys = keys
         self._talk = conversation
@@ -250,6 +253,7 @@ class Orders:
         has_tools = brought(root, places).has_tools
         try:
             trust(repository_of(root), places.trusted_file)
+            self._found = None
         except TrustError as error:
             return [Say(str(error), "warning")]
         said = Say(f"{repository_of(root)} is trusted from now on.")
@@ -275,12 +279,16 @@ class Orders:
         return Say(f"Wrote {file}")
 
     def _own(self) -> "UserCommands":
+        """The user's own commands, looked up again after a moment: not at every key."""
         from ds4_agent.agent.user_commands import UserCommands, load_commands
 
         root, places = self._about.root, self._about.places
         if root is None or places is None:
             return UserCommands()
-        return load_commands(root, places, COMMANDS)
+        now = time.monotonic()
+        if self._found is None or now - self._found[0] > FRESH_FOR:
+            self._found = now, load_commands(root, places, COMMANDS)
+        return self._found[1]
 
 
 def _theme(name: str) -> list[Following]:

@@ -406,7 +406,7 @@ def test_the_plain_prompt_completes_runs_own_commands_and_remembers(start, scrip
     second = start("--plain")
     second.wait_for(b"ask >")
     second.type(b"\x12look")
-    second.wait_for(b"look at @src/client.py")
+    second.wait_for(b" at @src/client.py")
     second.type(b"\r\x04")
     second.end()
 
