@@ -407,8 +407,10 @@ def test_the_plain_prompt_completes_runs_own_commands_and_remembers(start, scrip
     second.wait_for(b"ask >")
     second.type(b"\x12look")
     second.wait_for(b" at @src/client.py")
-    second.type(b"\r\x04")
-    second.end()
+    second.type(b"\r\x03")
+    second.wait_for_prompt(b"again quits", b"ask >")
+    second.type(b"\x04")
+    assert second.end() == 0
 
 
 def test_a_question_on_the_plain_prompt_can_be_answered_for_ever(
