@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from ds4_agent.agent.display import one_line
 from ds4_agent.agent.errors import OutputError, UsageError
 from ds4_agent.agent.material import with_files, with_names, with_results
 from ds4_agent.tui.choosing import BETWEEN_TURNS, Choosing, Rows, Work
@@ -134,7 +135,7 @@ class Orders:
         self._offered = matching(self.history.entries)
         if not self._offered:
             return [Say("Nothing was asked in this directory yet.")]
-        rows = tuple(" ".join(text.split()) for text in self._offered)
+        rows = tuple(one_line(text, 400) for text in self._offered)
         return [Rows(_HISTORY, "Earlier prompts", rows)]
 
     def rewind_rows(self, agent: "Agent | None") -> list[Following]:
@@ -223,7 +224,7 @@ class Orders:
         self._offered = list(known)
         if len(known) == 1:
             return [Say(f"The model is {now}. /model DIR loads a checkpoint of your own.")]
-        rows = tuple(f"{each} (now)" if each == now else each for each in known)
+        rows = tuple(one_line(f"{each} (now)" if each == now else each) for each in known)
         return [Rows(_MODEL, "Go on with which model?", rows)]
 
     def _use_model(self, name: str) -> list[Following]:
@@ -241,7 +242,7 @@ class Orders:
         found = brought(root, places)
         if found.is_trusted:
             return [Say(f"{found.repository} is trusted already.")]
-        title = f"May what {found.repository.name} brings run with your rights?"
+        title = f"May what {one_line(found.repository.name, 40)} brings run with your rights?"
         return [Say(found.text()), Rows(_TRUST, title, trust_rows(found))]
 
     def _trust(self) -> list[Following]:
