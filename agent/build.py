@@ -21,13 +21,17 @@ from ds4_agent.agent.choose import Choice
 from ds4_agent.agent.config import Settings
 from ds4_agent.agent.places import Places
 from ds4_agent.agent.rules import parse_rules
+from ds4_agent.agent.session_prompt import (
+    gathered_facts,
+    gathered_memory,
+    session_prefix,
+    session_profile,
+)
 
 if TYPE_CHECKING:
     from ds4_agent.agent.calls import CallRunner
     from ds4_agent.agent.identity import Identity, Retooled
     from ds4_agent.agent.loop import Agent
-    from ds4_agent.agent.prompt.facts import Facts
-    from ds4_agent.agent.prompt.memory import Memory
     from ds4_agent.agent.reload import Changed
     from ds4_agent.agent.resume import Resumed
     from ds4_agent.agent.steps import Model
@@ -45,9 +49,8 @@ __all__ = [
     "RunOptions",
     "build_agent",
     "default_mode",
-    "gathered_facts",
-    "gathered_memory",
     "opened_engine",
+    "session_model",
 ]
 
 Asks = Literal["", "resume", "fork"]
@@ -155,10 +158,7 @@ class _Parts:
 
     @property
     def profile(self) -> str:
-        from ds4_agent.agent.prompt.profile import profile_of
-
-        own, model = self.options, (self.engine.default_profile, self.engine.context_length)
-        return profile_of(own.settings, *model, keeps_states=own.keeps_states)
+        return session_profile(self.options, self.engine)
 
 
 class _Records:
@@ -208,8 +208,8 @@ def _assemble(parts: _Parts, stack: ExitStack) -> Agent:
     others = [record for record in kept if record is not None]
     identity = _identity(parts, parts.tools)
     memory = gathered_memory(options, parts.profile)
-    model = _model(options, engine, parts.tools)
-    prefix = _prefix(parts, memory)
+    model = session_model(options, engine, parts.tools)
+    prefix = session_prefix(options, engine, parts.tools, memory)
     resumed, changed = _resumed(parts, prefix, thinking=model.thinking)
     return Agent(
         identity,
@@ -306,39 +306,6 @@ def _runner(parts: _Parts, workspace: Workspace) -> CallRunner:
     )
 
 
-def _prefix(parts: _Parts, memory: Memory) -> list[Segment]:
-    """The session's prompt up to the first user turn. Raises UsageError."""
-    from ds4_agent.agent.prompt.profile import render_prompt
-
-    settings = parts.options.settings
-    thinking = settings.think or parts.engine.default_thinking
-    return render_prompt(
-        parts.profile,
-        parts.tools,
-        gathered_facts(parts.options),
-        effort=None if thinking == "off" else thinking,
-        append=settings.append_system_prompt,
-        memory=memory.text,
-    )
-
-
-def gathered_facts(options: RunOptions) -> Facts:
-    """The facts of the working directory, today."""
-    from ds4_agent.agent.prompt.facts import gather_facts
-
-    return gather_facts(options.directory, today=datetime.now().astimezone().date())
-
-
-def gathered_memory(options: RunOptions, profile: str) -> Memory:
-    """The notes of the project and of the user; none for a profile that leaves them out."""
-    from ds4_agent.agent.prompt.memory import Memory, gather_memory
-    from ds4_agent.agent.prompt.profile import has_memory
-
-    if not has_memory(profile):
-        return Memory()
-    return gather_memory(options.directory, options.places.memory_file)
-
-
 def default_mode(options: RunOptions) -> Mode:
     """The permission mode: as set, else `ask` where somebody can be asked. Headless it is `auto` in
     a git repository, whose files can be had back, and `ask` (which refuses) anywhere else."""
@@ -417,7 +384,8 @@ def _choose_approver(
     approvals.approver_name = "approver"
 
 
-def _model(options: RunOptions, engine: Engine, tools: Sequence[Tool]) -> Model:
+def session_model(options: RunOptions, engine: Engine, tools: Sequence[Tool]) -> Model:
+    """How a session samples with these tools."""
     from ds4_agent.agent.steps import Model
     from ds4_agent.engine.dsml.grammar import Grammar
 
@@ -461,7 +429,7 @@ def _retool(parts: _Parts, workspace: Workspace) -> Callable[[], Retooled | None
             return None
         return Retooled(
             _identity(parts, changed.tools),
-            _model(options, parts.engine, changed.tools),
+            session_model(options, parts.engine, changed.tools),
             changed.tools,
             _announcement(parts, changed),
             changed.notices,

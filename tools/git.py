@@ -29,6 +29,7 @@ POLL_S = 0.05
 POLITE_S = 1.0  # git removes its lock files on TERM
 OUTPUT_HEAD, OUTPUT_TAIL = 64 * 1024, 16 * 1024
 ERROR_LIMIT = 4 * 1024
+LISTING = 256 * 1024 * 1024  # bytes of a list of names, which is of no use with a part left out
 # Everything else of the agent's environment stays outside, the GIT_* variables above all.
 PASSED = (
     *("PATH", "HOME", "USER", "LOGNAME", "TMPDIR", "XDG_CONFIG_HOME", "EMAIL"),
@@ -120,6 +121,14 @@ class Repository:
         """Run git and take what comes. Raises ToolError when it cannot run, or is cancelled."""
         return _execute(self.directory, self.overrides, arguments, self.cancel, locks)
 
+    def names(self, *arguments: str) -> list[str]:
+        """The names that git lists when it ends each with NUL (`-z`), all of them. Raises
+        ToolError with git's complaint."""
+        done = _execute(self.directory, self.overrides, arguments, self.cancel, False, LISTING)
+        if done.status != 0:
+            raise ToolError(done.complaint)
+        return [name for name in done.out.split("\0") if name]
+
     def checked(self, *arguments: str, locks: bool = False) -> str:
         """Run git and return what it printed. Raises ToolError with git's complaint."""
         done = self.call(*arguments, locks=locks)
@@ -170,6 +179,7 @@ def _execute(
     arguments: tuple[str, ...],
     cancel: threading.Event,
     locks: bool,
+    head: int = OUTPUT_HEAD,
 ) -> GitOutput:
     try:
         from git import Git
@@ -193,11 +203,11 @@ def _execute(
         process = Git(str(directory)).execute(command, as_process=True, start_new_session=True)
     except (GitCommandNotFound, OSError) as error:
         raise ToolError(f"cannot run git: {error}") from error
-    return _collect(process, cancel)
+    return _collect(process, cancel, head)
 
 
-def _collect(process: Any, cancel: threading.Event) -> GitOutput:
-    out, err = HeadTail(OUTPUT_HEAD, OUTPUT_TAIL), HeadTail(ERROR_LIMIT, ERROR_LIMIT)
+def _collect(process: Any, cancel: threading.Event, head: int) -> GitOutput:
+    out, err = HeadTail(head, OUTPUT_TAIL), HeadTail(ERROR_LIMIT, ERROR_LIMIT)
     deadline = time.monotonic() + TIMEOUT_S
     kept = {process.stdout: out, process.stderr: err}
     try:
