@@ -21,17 +21,14 @@ from ds4_agent.agent.choose import Choice
 from ds4_agent.agent.config import Settings
 from ds4_agent.agent.places import Places
 from ds4_agent.agent.rules import parse_rules
-from ds4_agent.agent.session_prompt import (
-    gathered_facts,
-    gathered_memory,
-    session_prefix,
-    session_profile,
-)
+from ds4_agent.agent.session_prompt import session_prefix, session_profile
 
 if TYPE_CHECKING:
     from ds4_agent.agent.calls import CallRunner
     from ds4_agent.agent.identity import Identity, Retooled
     from ds4_agent.agent.loop import Agent
+    from ds4_agent.agent.prompt.facts import Facts
+    from ds4_agent.agent.prompt.memory import Memory
     from ds4_agent.agent.reload import Changed
     from ds4_agent.agent.resume import Resumed
     from ds4_agent.agent.steps import Model
@@ -49,6 +46,8 @@ __all__ = [
     "RunOptions",
     "build_agent",
     "default_mode",
+    "gathered_facts",
+    "gathered_memory",
     "opened_engine",
     "session_model",
 ]
@@ -158,7 +157,8 @@ class _Parts:
 
     @property
     def profile(self) -> str:
-        return session_profile(self.options, self.engine)
+        own = self.options
+        return session_profile(own.settings, self.engine, keeps_states=own.keeps_states)
 
 
 class _Records:
@@ -209,7 +209,8 @@ def _assemble(parts: _Parts, stack: ExitStack) -> Agent:
     identity = _identity(parts, parts.tools)
     memory = gathered_memory(options, parts.profile)
     model = session_model(options, engine, parts.tools)
-    prefix = session_prefix(options, engine, parts.tools, memory)
+    facts = gathered_facts(options)
+    prefix = session_prefix(parts.profile, settings, engine, parts.tools, facts, memory)
     resumed, changed = _resumed(parts, prefix, thinking=model.thinking)
     return Agent(
         identity,
@@ -304,6 +305,23 @@ def _runner(parts: _Parts, workspace: Workspace) -> CallRunner:
         on_command=snapshots.command_ran if snapshots else lambda: None,
         workspace=workspace,
     )
+
+
+def gathered_facts(options: RunOptions) -> Facts:
+    """The facts of the working directory, today."""
+    from ds4_agent.agent.prompt.facts import gather_facts
+
+    return gather_facts(options.directory, today=datetime.now().astimezone().date())
+
+
+def gathered_memory(options: RunOptions, profile: str) -> Memory:
+    """The notes of the project and of the user; none for a profile that leaves them out."""
+    from ds4_agent.agent.prompt.memory import Memory, gather_memory
+    from ds4_agent.agent.prompt.profile import has_memory
+
+    if not has_memory(profile):
+        return Memory()
+    return gather_memory(options.directory, options.places.memory_file)
 
 
 def default_mode(options: RunOptions) -> Mode:

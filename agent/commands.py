@@ -158,8 +158,8 @@ def _config_show(chosen: argparse.Namespace) -> int:
 
 def _config_prompt(chosen: argparse.Namespace) -> int:
     """The prompt up to the first user turn, and what each of its sections costs."""
+    from ds4_agent.agent.build import gathered_facts, gathered_memory
     from ds4_agent.agent.prompt.profile import sections
-    from ds4_agent.agent.session_prompt import gathered_facts, gathered_memory
     from ds4_agent.agent.toolbox import gather_toolbox
     from ds4_agent.engine.dsml.segments import spell
     from ds4_agent.tools.process import Processes

@@ -37,6 +37,8 @@ from ds4_agent.agent.batch.wording import item_command, item_pattern, item_promp
 from ds4_agent.agent.batch.work import Shared
 from ds4_agent.agent.build import (
     RunOptions,
+    gathered_facts,
+    gathered_memory,
     opened_engine,
     session_model,
 )
@@ -44,7 +46,7 @@ from ds4_agent.agent.cli import options_from
 from ds4_agent.agent.errors import OutputError, UsageError
 from ds4_agent.agent.limits import Limits
 from ds4_agent.agent.printing import warn, write_atomically, write_bytes_atomically
-from ds4_agent.agent.session_prompt import gathered_memory, session_prefix, session_profile
+from ds4_agent.agent.session_prompt import session_prefix, session_profile
 from ds4_agent.agent.signals import Signals
 
 if TYPE_CHECKING:
@@ -115,10 +117,13 @@ class _Batch:
         dirty = self._dirty(items)
         engine = opened_engine(options, None)
         stack.callback(engine.close)
-        memory = gathered_memory(options, session_profile(options, engine))
+        keeps = options.keeps_states
+        profile = session_profile(options.settings, engine, keeps_states=keeps)
+        memory = gathered_memory(options, profile)
         for notice in (*memory.notices, *toolbox.notices):
             warn(notice)
-        prefix = session_prefix(options, engine, toolbox.tools, memory)
+        facts = gathered_facts(options)
+        prefix = session_prefix(profile, options.settings, engine, toolbox.tools, facts, memory)
         saved = self.request.saved or self._begin(items, engine)
         settings = options.settings
         kit = Kit(

@@ -53,13 +53,13 @@ def read_request(arguments: Sequence[str]) -> Request:
     """Parse and check. `--resume` alone takes everything else from the batch's own beginning."""
     parser = _parser()
     chosen = _parsed(parser, arguments)
-    if chosen.resume is None:
+    if chosen.takes_up is None:
         return _request(chosen, tuple(arguments), None, Path.cwd())
-    own = [word for word in arguments if not _is_resume(word, chosen.resume)]
+    own = [word for word in arguments if not _is_resume(word, chosen.takes_up)]
     folder = find_places(os.environ).data / "batches"
     directory = existing_directory(chosen.cd or Path())
     prompt = _prompt(chosen) if chosen.prompt is not None else None
-    saved = unfinished_batch(folder, chosen.resume, directory, prompt)
+    saved = unfinished_batch(folder, chosen.takes_up, directory, prompt)
     if prompt is not None:
         return _request(chosen, tuple(own), saved, Path.cwd())
     if chosen.globs or chosen.items or chosen.from_git:
@@ -76,9 +76,9 @@ def _is_resume(word: str, value: str) -> bool:
 
 def _parsed(parser: Parser, arguments: Sequence[str]) -> argparse.Namespace:
     chosen = parser.parse_intermixed_args(arguments)
-    if chosen.resume and not is_batch_id(chosen.resume):  # it swallowed a pattern
-        chosen.globs = [chosen.resume, *chosen.globs]
-        chosen.resume = ""
+    if chosen.takes_up and not is_batch_id(chosen.takes_up):  # it swallowed a pattern
+        chosen.globs = [chosen.takes_up, *chosen.globs]
+        chosen.takes_up = ""
     return chosen
 
 
@@ -162,7 +162,7 @@ def _add_work(parser: Parser) -> None:
     add("--commit", nargs="?", const="one", choices=("one", "each"),
         help="commit what changed: in one commit, or one an item")  # fmt: skip
     add("--jobs", type=int, default=1, metavar="N", help="items under way at a time (default 1)")
-    add("--resume", nargs="?", const="", metavar="ID",
+    add("--resume", dest="takes_up", nargs="?", const="", metavar="ID",
         help="go on with a batch that was stopped: the latest here, or ID")  # fmt: skip
 
 
