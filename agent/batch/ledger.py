@@ -154,9 +154,10 @@ class Ledger:
         """Go on with the ledger there is. Raises UsageError while another process writes it."""
         self._open()
 
-    def add(self, record: Record) -> None:
-        """Append a record; it is on the disk itself when this returns."""
-        self._write([record])
+    def add(self, record: Record, *, durable: bool = True) -> None:
+        """Append a record; it is on the disk itself when this returns, unless nothing follows from
+        it."""
+        self._write([record], durable=durable)
 
     def keep(self, data: bytes) -> str:
         """Keep a content on the disk itself; its name."""
@@ -226,7 +227,7 @@ class Ledger:
         except OSError as error:
             raise self._failure(error) from error
 
-    def _write(self, records: Iterable[Record]) -> None:
+    def _write(self, records: Iterable[Record], *, durable: bool = True) -> None:
         text = "".join(
             json.dumps(record, ensure_ascii=False, separators=(",", ":")) + "\n"
             for record in records
@@ -240,7 +241,8 @@ class Ledger:
                 except OSError:
                     os.ftruncate(self._file, before)  # whole lines only
                     raise
-                sync(self._file)
+                if durable:
+                    sync(self._file)
             except OSError as error:
                 raise self._failure(error) from error
 

@@ -12,13 +12,14 @@ import stat
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ds4_agent.agent.batch.ledger import Entry, Ledger
 from ds4_agent.agent.batch.stage import Change, ItemStage
 from ds4_agent.agent.batch.tree_lock import TreeLock
+from ds4_agent.agent.errors import OutputError
 from ds4_agent.sessions.snapshots import digest
 
 if TYPE_CHECKING:
@@ -29,12 +30,19 @@ __all__ = ["Tree", "files_of", "restored_changes"]
 
 @dataclass(frozen=True)
 class Tree:
-    """The files of the directory, which one item at a time may have changes in."""
+    """The files of the directory, which one item at a time may have changes in. `failures`: files
+    that could not be put back; then no item may come to its end, so that `--resume` does it."""
 
     workspace: Workspace  # of the files themselves
     lock: TreeLock
     ledger: Ledger
     stop: threading.Event
+    failures: list[str] = field(default_factory=list)
+
+    def check(self) -> None:
+        """Raises OutputError where a file could not be put back."""
+        if self.failures:
+            raise OutputError(f"{self.failures[0]}; ds4-agent batch --resume puts it back")
 
     @contextmanager
     def with_changes(self, number: int, stage: ItemStage, own: Path | None) -> Iterator[None]:
@@ -71,7 +79,7 @@ class Tree:
 
     def take_out(self, placed: Sequence[Change]) -> None:
         """Back to what the files were, whatever a command has made of them since `put`. Raises
-        ToolError for one that cannot be written."""
+        OutputError for one that cannot be written."""
         for change in reversed(placed):
             self._put_back(change, self.now(change.place))
 
@@ -124,11 +132,16 @@ class Tree:
         self._put_back(change, now)
 
     def _put_back(self, change: Change, now: FileBytes | None) -> None:
+        from ds4_agent.tools.types import ToolError
+
         before = None if change.before is None else change.before.data
         if before != (None if now is None else now.data):
             mode = None if change.before is None else stat.S_IMODE(change.before.status.st_mode)
-            made = change.made
-            self.workspace.put_back(change.place, before, base=now, mode=mode, made=made)
+            try:
+                self.workspace.put_back(change.place, before, base=now, mode=mode, made=change.made)
+            except ToolError as error:
+                self.failures.append(str(error))
+                self.check()
 
 
 def files_of(

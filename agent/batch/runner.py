@@ -250,9 +250,8 @@ class Runner:
             self._works.add(work)
         try:
             if entry.state != "edited":
-                self.shared.tree.ledger.add(
-                    {"type": "state", "item": item.number, "state": "running"}
-                )
+                record = {"type": "state", "item": item.number, "state": "running"}
+                self.shared.tree.ledger.add(record, durable=False)
             outcome = work.run()
         finally:
             with self._lock:

@@ -212,10 +212,9 @@ class ItemWork:
             files=tuple(files_of(changes, self._tree.workspace, self._tree.ledger)),
             **_figures(changes, self._tree.workspace.root),
         )
-        record = outcome_record(self._done)
-        self._tree.ledger.add(
-            {"type": "state", "item": self.item.number, **record, "state": "edited"}
-        )
+        if changes or self._task.verify:  # else its end follows at once
+            record = {**outcome_record(self._done), "state": "edited"}
+            self._tree.ledger.add({"type": "state", "item": self.item.number, **record})
 
     def _conclude(self) -> str | None:
         """Put the changes into the files, check them, keep them or take them out. What the model is
@@ -288,6 +287,7 @@ class ItemWork:
 
     def _ended(self, state: State, reason: str = "") -> Outcome:
         """The item's end, on the disk itself."""
+        self._tree.check()
         seconds = time.monotonic() - self._began
         outcome = replace(self._done, state=state, reason=reason, seconds=seconds)
         if state == "failed":

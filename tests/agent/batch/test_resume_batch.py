@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 
 from ds4_agent.agent.batch.ledger import Saved, read_ledger
+from ds4_agent.tools.types import ToolError
+from ds4_agent.tools.workspace import Workspace
 
 Batch = Callable[..., SimpleNamespace]
 Work = Callable[..., list[dict[str, Any]]]
@@ -347,3 +349,33 @@ def test_a_damaged_line_costs_that_line(
         file.write(b'{"type":"state","item":2,"sta')
     assert batch(work("src/b.py"), "--resume").code == 0
     assert texts(tree, "ab") == ALL_DONE[:2]
+
+
+def test_a_file_that_cannot_be_put_back_is_put_back_by_the_resume(
+    batch: Batch, work: Work, tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def put_back(*arguments: object, **more: object) -> None:
+        raise ToolError("cannot write src/a.py: no space left on device")
+
+    monkeypatch.setattr(Workspace, "put_back", put_back)
+    arguments = ("--verify", "false", "--retries", "0")
+    done = batch(work("src/a.py"), "src/a.py", *PROMPT, *arguments)
+    assert done.code == 2
+    assert "no space left" in done.err
+    assert texts(tree)[0] == ALL_DONE[0]
+    monkeypatch.undo()
+    monkeypatch.setenv("DS4_HOME", str(tree.parent / "home"))
+    assert batch([], "--resume").code == 5
+    assert texts(tree)[0] == AS_IT_WAS[0]
+
+
+def test_a_thousand_items(
+    batch: Batch, play: SimpleNamespace, tree: Path, tmp_path: Path, home: Path
+) -> None:
+    items = tmp_path / "items.jsonl"
+    items.write_text("".join(f'{{"path": "src/a.py", "n": {n}}}\n' for n in range(1000)))
+    steps = [{**play.say(f"Seen {n}."), "expect": f"question {n} about"} for n in range(1000)]
+    done = batch(steps, "--items", str(items), "-p", "question {item.n} about {path}", *JSON)
+    assert done.code == 0, done.err
+    assert [item["text"] for item in done.result["items"]] == [f"Seen {n}." for n in range(1000)]
+    assert done.result["batch"]["unchanged"] == 1000
