@@ -138,11 +138,10 @@ def difference(result: str) -> str:
     if not result.startswith("diff --git"):
         return f"{result}."
     names = re.findall(r"^diff --git a/.* b/(.*)$", result, re.MULTILINE)
-    body = [
-        line
-        for line in result.split("\n")
-        if line[:1] in ("+", "-") and not line.startswith(("+++ ", "--- "))
-    ]
+    body, is_hunk = [], False  # a deleted `-- note` looks like a file's header
+    for line in result.split("\n"):
+        is_hunk = line.startswith("@@") or (is_hunk and not line.startswith("diff --git"))
+        body += [line] if is_hunk and line[:1] in ("+", "-") else []
     if len(body) > SHOWN_LINES:
         return f"Changed: {', '.join(names)}."
     return f"Changed: {', '.join(names)}\n```diff\n" + "\n".join(body) + "\n```"

@@ -44,6 +44,7 @@ class Pool:
     projects: tuple[Job, ...]
     jobs: tuple[Job, ...]
     repositories: tuple[Git, ...]
+    failing: tuple[Job, ...] = ()
 
 
 def pool(words: Words, size: int) -> Pool:
