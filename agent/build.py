@@ -79,6 +79,7 @@ class RunOptions:
     uses_grammar: bool = True
     approvals_log: Path | None = None
     trace_tokens: Path | None = None
+    front: str = ""  # before the system text; `training.evaluate` measures with it
 
 
 def build_agent(
@@ -308,11 +309,11 @@ def session_prefix(
     options: RunOptions, engine: Engine, tools: Sequence[Tool], memory: Memory
 ) -> list[Segment]:
     """The session's prompt up to the first user turn. Raises UsageError."""
-    from ds4_agent.agent.prompt.profile import render_prompt
+    from ds4_agent.agent.prompt.profile import render_prompt, with_front
 
     settings = options.settings
     thinking = settings.think or engine.default_thinking
-    return render_prompt(
+    prompt = render_prompt(
         settings.prompt_profile or engine.default_profile,
         tools,
         gathered_facts(options),
@@ -320,6 +321,7 @@ def session_prefix(
         append=settings.append_system_prompt,
         memory=memory.text,
     )
+    return with_front(prompt, options.front)
 
 
 def gathered_facts(options: RunOptions) -> Facts:

@@ -45,6 +45,7 @@ class Pool:
     jobs: tuple[Job, ...]
     repositories: tuple[Git, ...]
     failing: tuple[Job, ...] = ()
+    edited: tuple[Git, ...] = ()
 
 
 def pool(words: Words, size: int) -> Pool:

@@ -85,8 +85,12 @@ MEASURED = ("replace", "rename", "read", "create", TESTS, "git status")
 def shared_pool(size: int, *, held: bool = False) -> commands.Pool:
     """What is really run once for all shards: always the same for a size."""
     pool = commands.pool(Words(random.Random(f"pool {held}"), held=held), size)
-    words = Words(random.Random(f"failing {held}"), held=held)  # apart, so that the rest stays
-    return replace(pool, failing=tuple(history.failing_job(words) for _ in range(size)))
+    words = Words(random.Random(f"later {held}"), held=held)  # apart, so that the rest stays
+    return replace(
+        pool,
+        failing=tuple(history.failing_job(words) for _ in range(size)),
+        edited=tuple(history.edited_repository(words) for _ in range(size)),
+    )
 
 
 class TaskSource:
@@ -116,9 +120,11 @@ class TaskSource:
         if family == TESTS:
             project = self.rng.choice(self.pool.projects)
             return commands.tests(self.words, self.phrasing, project)
-        if family in ("git status", "git diff"):
-            show = commands.git_status if family == "git status" else history.diff
-            return show(self.words, self.phrasing, self.rng.choice(self.pool.repositories))
+        if family == "git status":
+            git = self.rng.choice(self.pool.repositories)
+            return commands.git_status(self.words, self.phrasing, git)
+        if family == "git diff":
+            return history.diff(self.words, self.phrasing, self.rng.choice(self.pool.edited))
         if family == "command fails":
             job = self.rng.choice(self.pool.failing)
             return history.command_fails(self.words, self.phrasing, job)

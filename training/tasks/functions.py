@@ -135,6 +135,8 @@ def everywhere_policy(old: str, new: str) -> Policy:
     if result.startswith("Error: "):
         return answers.could_not(f"search for `{old}`", result)
     paths = places.paths_with(result, old)
+    if not paths and places.rows(result):
+        return f"`{old}` stands only inside longer names."
     if not paths:
         return f"No matches for `{old}`."
     done = []
@@ -174,7 +176,7 @@ def defining(words: Words, path: str, name: str) -> str:
     """A made-up file that defines the function `name`, at its top level or in a class."""
     language = language_of(path)
     blocks = [function(words, language, name)]
-    for _ in range(words.rng.choice((0, 1, 1, 2))):
+    for _ in range(words.rng.choice((0, 0, 1, 1, 2))):
         other = words.identifier("snake")
         blocks.insert(words.rng.randint(0, len(blocks)), function(words, language, other))
     lines = [line for block in blocks for line in [*block, ""]][:-1]
@@ -191,7 +193,7 @@ def defining(words: Words, path: str, name: str) -> str:
 def function(words: Words, language: str, name: str) -> list[str]:
     """The lines of a small function."""
     arguments = ", ".join(words.identifier("snake") for _ in range(words.rng.choice((0, 1, 1, 2))))
-    body = [f"    {words.statement(language)}".rstrip(":{") for _ in range(words.rng.randint(1, 2))]
+    body = [f"    {words.statement(language)}".rstrip(":{") for _ in range(words.rng.choice((1, 1, 2)))]
     if language == "py":
         start = "async def" if words.chance(0.06) else "def"
         arrow = f" -> {words.rng.choice(('int', 'str', 'None', 'bool'))}" if words.chance(0.2) else ""

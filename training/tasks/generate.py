@@ -29,7 +29,7 @@ from training.tasks.vocabulary import Words
 
 ROOT = Path(__file__).parent.parent.parent
 TOKENIZER = ROOT / "engine" / "nano" / "tokenizer.json"
-LONGEST = 450  # ids of one episode; longer ones are left out
+LONGEST = 900  # ids of one episode; longer ones are left out
 LONGEST_PREFIX = 600
 PREFIX_SHARE = 0.04
 PLAIN_PREFIXES = 0.6

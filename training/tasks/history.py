@@ -39,6 +39,32 @@ def diff(words: Words, phrasing: Phrasing, git: Git) -> Task:
     return Task("git diff", {}, (ask,), git=git, is_pooled=True)
 
 
+def edited_repository(words: Words) -> Git:
+    """A repository with lines changed, added and deleted in a committed file or two."""
+    committed: dict[str, str] = {}
+    changes: dict[str, str | None] = {}
+    for _ in range(words.rng.choice((1, 1, 1, 2))):
+        path = words.path()
+        lines = source(words, path, words.rng.randint(1, 5))
+        committed[path] = "\n".join(lines) + "\n"
+        for _ in range(words.rng.choice((1, 1, 2))):
+            at = words.rng.randrange(len(lines))
+            change = words.rng.choice(("line", "line", "more", "less"))
+            if change == "line":
+                lines[at] = words.changed(lines[at])
+            elif change == "more":
+                lines.insert(at, words.statement(language_of(path)))
+            elif len(lines) > 1:
+                lines.pop(at)
+        changes[path] = "\n".join(lines) + "\n"
+    if words.chance(0.08):
+        changes = {}
+    elif words.chance(0.2):
+        changes[words.path()] = words.sentence() + "\n"
+    staged = tuple(path for path in changes if words.chance(0.25))
+    return Git(((words.phrase(1, 3), committed),), changes, staged)
+
+
 def edit_and_diff(words: Words, phrasing: Phrasing) -> Task:
     """A replacement in a committed file, then "show the diff"."""
     path = words.path()

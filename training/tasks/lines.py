@@ -209,9 +209,14 @@ def import_policy(path: str, line: str) -> Policy:
     lines = places.page(result)
     if line in lines:
         return f"`{line}` is already in {path}."
+    if not lines:
+        return f"{path} is empty."
     first = next((i for i, each in enumerate(lines) if each.startswith(("import ", "from "))), 0)
     old = places.head(lines, first)
-    return (yield from change(path, old, f"{line}\n{old}", f"Added `{line}` to {path}."))
+    # Nothing may stand before these two.
+    is_after = lines[first].startswith(("#!", "from __future__ "))
+    new = f"{old}\n{line}" if is_after else f"{line}\n{old}"
+    return (yield from change(path, old, new, f"Added `{line}` to {path}."))
 
 
 def constant_policy(path: str | None, name: str, value: str) -> Policy:
@@ -343,6 +348,10 @@ def importing(words: Words, path: str) -> list[str]:
     language = language_of(path)
     sign = "#" if language == "py" else "//"
     lines = [f"{sign} {words.phrase(1, 4)}"] if words.chance(0.2) else []
+    if language == "py" and words.chance(0.12):
+        lines = ["from __future__ import annotations"]
+    elif language == "py" and words.chance(0.06):
+        lines = ["#!/usr/bin/env python3"]
     for _ in range(words.rng.choice((0, 1, 1, 2, 2, 3))):
         line = import_of(words)[1]
         if (language == "py") == (not line.endswith(";")):
