@@ -54,7 +54,7 @@ class Step:
 
 @dataclass
 class Trials:
-    """Where tasks are run: below `directory`, with the model of `settings`, behind `front` tokens."""
+    """Where tasks are run: below `directory`, with the model of `settings`."""
 
     settings: Settings
     directory: Path
@@ -131,7 +131,7 @@ def run_task(task: Task, trials: Trials, player: Player) -> Outcome:
         calls=not any("call" in problem.split(":")[0] for problem in off_way),
         seconds=time.perf_counter() - began,
         transcript=tuple(log),
-        wrong=tuple([*([ends] if ends else []), *wrong, *off_way]),
+        wrong=(*([ends] if ends else []), *wrong, *off_way),
     )
 
 

@@ -8,7 +8,7 @@ little old, which does no harm at the rates of a run that goes on from trained w
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,7 @@ import torch
 
 from training.config import NanoConfig
 from training.model import Added, Kept, Model, Shape, Weights, rotation_from
+from training.shards import Before, Corpus, front_text
 
 # A front is computed in pieces of this shape: one row behind its prefix is just a run of tokens.
 PIECE = Shape(prefix=128, rows=1, length=896)
@@ -26,21 +27,60 @@ Ids = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Front:
-    """`tokens` (a multiple of 1,024) tokens, `capacity` at most; `layers` as their batch needs them.
+    """What stands before a batch, and what each layer keeps of it for a batch of one shape."""
 
-    `facts`: as that of a prefix, whose rows may need one; None where a prompt follows the front.
-    """
-
-    tokens: int
-    capacity: int
+    before: Before
     layers: tuple[Kept, ...]
-    facts: int | None = None
+
+
+@dataclass(frozen=True)
+class Size:
+    """Fronts of `least` to `most` tokens before batches of `batch`, in a `share` of the steps.
+    What is compiled depends on `most` and `batch` only."""
+
+    least: int
+    most: int
+    share: float
+    batch: Shape
+
+
+@dataclass
+class Fronts:
+    """One front of each size, each used for `uses` steps before another takes its place."""
+
+    model: Model  # not compiled: the pieces of a front would need graphs of their own
+    sizes: tuple[Size, ...]
+    uses: int
+    alive: dict[Size, tuple[int, Front]] = field(default_factory=dict)
+
+    def drawn(
+        self, weights: Weights, corpus: Corpus, random: np.random.Generator
+    ) -> tuple[Front, Shape] | None:
+        """The front of the next step and the shape of its batch; None: a step without one."""
+        pick = random.random()
+        for size in self.sizes:
+            if pick < size.share:
+                return self.front(size, weights, corpus, random), size.batch
+            pick -= size.share
+        return None
+
+    def front(
+        self, size: Size, weights: Weights, corpus: Corpus, random: np.random.Generator
+    ) -> Front:
+        left, front = self.alive.get(size, (0, None))
+        if front is None or left == 0:
+            pieces = random.integers(size.least // PIECE_TOKENS, size.most // PIECE_TOKENS + 1)
+            before = front_text(corpus, int(pieces) * PIECE_TOKENS, random)
+            layers = compute(self.model, weights, before.ids, size.most, size.batch)
+            left, front = self.uses, Front(before, layers)
+        self.alive[size] = (left - 1, front)
+        return front
 
 
 def compute(
-    model: Model, weights: Weights, ids: Ids, capacity: int, batch: Shape, facts: int | None = None
-) -> Front:
-    """The front of `ids` (a multiple of 1,024, at most `capacity`) for batches of shape `batch`."""
+    model: Model, weights: Weights, ids: Ids, capacity: int, batch: Shape
+) -> tuple[Kept, ...]:
+    """What each layer keeps of `ids` (a multiple of 1,024, at most `capacity`) for such batches."""
     if len(ids) % PIECE_TOKENS or not 0 < len(ids) <= capacity:
         raise ValueError(f"a front has a multiple of {PIECE_TOKENS} tokens, {capacity} at most")
     config = model.config
@@ -56,7 +96,7 @@ def compute(
                 for i, new in enumerate(added)
             ]
     assert layers is not None
-    return Front(len(ids), capacity, tuple(layers), facts)
+    return tuple(layers)
 
 
 def extended(

@@ -1,9 +1,10 @@
 """Nano's forward pass for training on CPU: DeepSeek V4, equal to transformers' to 1e-4 in fp32.
 
 In: weights by transformers' names and one `Batch` (a prefix shared by all rows, and the rows).
-Out: the normed hidden states [tokens, hidden]. A `Front` (training.front) may hold what the layers
-keep of thousands of tokens before the prefix: they are attended to, and get no gradient. Everything that is per token runs on one flat
+Out: the normed hidden states [tokens, hidden]. Everything that is per token runs on one flat
 [tokens, …] axis: first the prefix, once, then all rows; only attention and compression see rows.
+What the layers keep of thousands of tokens before the prefix may be given (`Kept`, training.front):
+it is attended to and gets no gradient.
 The indexer is left out: below `index_topk` groups it chooses everything and has no gradient.
 
 Large products may be computed in bf16 (`products`), which is several times faster on a processor
@@ -55,8 +56,8 @@ class Kept(NamedTuple):
     """What a layer keeps of the tokens before those of a batch; all constants to the gradient.
 
     cos, sin [tokens, rope_dim / 2]: angles of the batch's tokens, which continue the positions;
-    window [window, head_dim]: keys of the last tokens; pooled [capacity, head_dim]: compressed rows,
-    the first `count` (a tensor, so that one compiled graph serves all lengths) of which are there;
+    window [window, head_dim]: keys of the last tokens; pooled [capacity, head_dim]: compressed
+    rows, the first `groups` of which are there (a tensor: one compiled graph for all lengths);
     before_kv, before_gate [rate, head_dim]: the first series of the last group, where rows overlap.
     """
 
@@ -64,7 +65,7 @@ class Kept(NamedTuple):
     sin: Tensor
     window: Tensor
     pooled: Tensor | None = None
-    count: Tensor | None = None
+    groups: Tensor | None = None
     before_kv: Tensor | None = None
     before_gate: Tensor | None = None
 
@@ -119,9 +120,7 @@ class Model:
                 routes = hash_routes(own.pop("mlp.gate.tid2eid"), ids, self.config.experts)
             rate = self.config.rate(index)
             kept = front[index] if front is not None else None
-            x, load, new = self.layer(
-                x, own, routes, rate, self.config, shape, self.products, kept
-            )
+            x, load, new = self.layer(x, own, routes, rate, self.config, shape, self.products, kept)
             loads.append(load)
             added.append(new)
         return x, loads, added
@@ -351,10 +350,10 @@ def attend(
         total = total + weights.sum(-1)
         weights = weights.to(q.dtype).view(rows, length * heads, groups)
         out = out + torch.matmul(weights, pooled).float().view(rows, length, heads, head_dim)
-    if kept is not None and kept.pooled is not None and kept.count is not None:
+    if kept is not None and kept.pooled is not None and kept.groups is not None:
         rows_before = kept.pooled.to(q.dtype)
         scores = torch.matmul(q.reshape(-1, head_dim), rows_before.transpose(0, 1)).float()
-        visible = torch.arange(rows_before.shape[0]) < kept.count
+        visible = torch.arange(rows_before.shape[0]) < kept.groups
         weights = torch.where(visible, scores.exp(), 0.0)  # [rows * length * heads, capacity]
         total = total + weights.sum(-1).view(rows, length, heads)
         summed = torch.matmul(weights.to(q.dtype), rows_before)

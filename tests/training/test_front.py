@@ -7,10 +7,10 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from training.config import NanoConfig
-from training.front import PIECE_TOKENS, compute
-from training.model import Model, Shape
-from training.weights import initial_weights
+from training.config import NanoConfig  # noqa: E402
+from training.front import PIECE_TOKENS, compute  # noqa: E402
+from training.model import Model, Shape  # noqa: E402
+from training.weights import initial_weights  # noqa: E402
 
 CONFIG = dataclasses.replace(
     NanoConfig(), hidden_size=64, heads=2, head_dim=32, rope_dim=16, q_lora_rank=32,
@@ -26,7 +26,7 @@ def test_a_front_stands_for_its_tokens(pieces):
     tokens = pieces * PIECE_TOKENS
     ids = np.random.default_rng(1).integers(20, CONFIG.vocab_size, tokens + BATCH.tokens)
     front = compute(model, weights, ids[:tokens], 4096, BATCH)
-    behind, _ = model.hidden(weights, torch.from_numpy(ids[tokens:]), BATCH, front.layers)
+    behind, _ = model.hidden(weights, torch.from_numpy(ids[tokens:]), BATCH, front)
     whole = Shape(tokens + BATCH.prefix, BATCH.rows, BATCH.length)
     plain, _ = model.hidden(weights, torch.from_numpy(ids), whole)
     assert torch.allclose(behind, plain[tokens:], atol=2e-4)
@@ -41,7 +41,7 @@ def test_another_front_changes_what_comes_behind_it():
     for _ in range(2):
         ids = random.integers(20, CONFIG.vocab_size, PIECE_TOKENS)
         front = compute(model, weights, ids, 4096, BATCH)
-        seen.append(model.hidden(weights, batch, BATCH, front.layers)[0])
+        seen.append(model.hidden(weights, batch, BATCH, front)[0])
     assert not torch.allclose(seen[0], seen[1], atol=1e-3)
 
 
@@ -54,7 +54,7 @@ def test_the_gradient_ends_at_the_front():
     only = np.full(PIECE_TOKENS, 50)
     front = compute(model, weights, only, 4096, BATCH)
     batch = torch.from_numpy(random.integers(100, CONFIG.vocab_size, BATCH.tokens))
-    hidden, _ = model.hidden(weights, batch, BATCH, front.layers)
+    hidden, _ = model.hidden(weights, batch, BATCH, front)
     hidden.square().mean().backward()
     gradient = weights["model.embed_tokens.weight"].grad
     assert gradient[100:].abs().sum() > 0

@@ -1,8 +1,8 @@
 """Long texts that stand before a prompt: what a handbook is to nano.
 
-In: a random source, a tokenizer and a number of tokens. Out: text or ids. Those of training are
-made of Python's own reference (it comes with Python), of made-up files and of played sessions, those
-of the evaluation of this repository's handbook and documents, which training never reads.
+In: a random source, a tokenizer and a number of tokens. Out: text. Those of training are made of
+Python's own reference (it comes with Python), of made-up files and of played sessions; those of the
+evaluation of this repository's handbook and documents, which training never reads.
 """
 
 from __future__ import annotations

@@ -193,10 +193,14 @@ def defining(words: Words, path: str, name: str) -> str:
 def function(words: Words, language: str, name: str) -> list[str]:
     """The lines of a small function."""
     arguments = ", ".join(words.identifier("snake") for _ in range(words.rng.choice((0, 1, 1, 2))))
-    body = [f"    {words.statement(language)}".rstrip(":{") for _ in range(words.rng.choice((1, 1, 2)))]
+    body = [
+        f"    {words.statement(language)}".rstrip(":{") for _ in range(words.rng.choice((1, 1, 2)))
+    ]
     if language == "py":
         start = "async def" if words.chance(0.06) else "def"
-        arrow = f" -> {words.rng.choice(('int', 'str', 'None', 'bool'))}" if words.chance(0.2) else ""
+        arrow = (
+            f" -> {words.rng.choice(('int', 'str', 'None', 'bool'))}" if words.chance(0.2) else ""
+        )
         return [f"{start} {name}({arguments}){arrow}:", *body]
     word = {"go": "func", "rs": words.rng.choice(("fn", "pub fn"))}.get(language, "function")
     return [f"{word} {name}({arguments}) {{", *body, "}"]

@@ -121,7 +121,9 @@ def todos(words: Words, phrasing: Phrasing) -> Task:
             sign = "//" if language_of(path) in ("js", "ts", "go", "rs", "c", "java") else "#"
             mark = marker if words.chance(0.85) else words.rng.choice(MARKERS)
             colon = words.rng.choice((":", ":", "", f"({words.word()}):"))
-            lines.insert(words.rng.randint(0, len(lines)), f"{sign} {mark}{colon} {words.phrase(1, 5)}")
+            lines.insert(
+                words.rng.randint(0, len(lines)), f"{sign} {mark}{colon} {words.phrase(1, 5)}"
+            )
         files[path] = "\n".join(lines) + "\n"
     return Task("find todos", files, (Ask(text, lambda: most_policy(marker, None)),))
 

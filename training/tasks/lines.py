@@ -40,7 +40,9 @@ def append_again(words: Words, phrasing: Phrasing) -> Task:
     path = words.path()
     other = words.path(language_of(path) if "." in path else None)
     line = new_line(words, path)
-    first = phrasing.request(APPEND, {"t": bare_or_quoted(words, line), "f": path_text(words, path)})
+    first = phrasing.request(
+        APPEND, {"t": bare_or_quoted(words, line), "f": path_text(words, path)}
+    )
     return Task(
         "append again",
         different({path: some_file(words, path), other: some_file(words, other)}),
@@ -91,7 +93,9 @@ def import_again(words: Words, phrasing: Phrasing) -> Task:
     """An import, then "the same in" another file."""
     path, line = import_of(words)
     other = words.path(language_of(path))
-    first = phrasing.request(IMPORT, {"t": bare_or_quoted(words, line), "f": path_text(words, path)})
+    first = phrasing.request(
+        IMPORT, {"t": bare_or_quoted(words, line), "f": path_text(words, path)}
+    )
     files = {each: written(words, importing(words, each)) for each in (path, other)}
     asks = (
         Ask(first, lambda: import_policy(path, line)),
@@ -103,7 +107,7 @@ def import_again(words: Words, phrasing: Phrasing) -> Task:
 def constant(words: Words, phrasing: Phrasing) -> Task:
     """A new value for a name of a file; the request does not say the old one."""
     path = words.path(words.rng.choice(CONFIGS))
-    name, old, value, lines = setting(words, path)
+    name, _old, value, lines = setting(words, path)
     names = {"a": named(words, name), "b": bare_or_quoted(words, value)}
     text = phrasing.request(CONSTANT, {**names, "f": path_text(words, path)})
     ask = Ask(text, lambda: constant_policy(path, name, value))
@@ -113,11 +117,11 @@ def constant(words: Words, phrasing: Phrasing) -> Task:
 def constant_anywhere(words: Words, phrasing: Phrasing) -> Task:
     """The same without a file: a search finds where the name gets its value."""
     path, other = words.path(words.rng.choice(CONFIGS)), words.path("py")
-    name, old, value, lines = setting(words, path)
+    name, _old, value, lines = setting(words, path)
     names = {"a": named(words, name), "b": bare_or_quoted(words, value)}
     text = phrasing.request(CONSTANT_ANYWHERE, names)
     ask = Ask(text, lambda: constant_policy(None, name, value))
-    uses = source(words, other, words.rng.randint(0, 3)) + [f"print({name})"]
+    uses = [*source(words, other, words.rng.randint(0, 3)), f"print({name})"]
     files = different({path: written(words, lines), other: "\n".join(uses) + "\n"})
     return works(Task("constant anywhere", files, (ask,)))
 
@@ -199,7 +203,9 @@ def delete_number_policy(path: str, number: int) -> Policy:
         return f"There is no line {number} in {path}."
     is_last = "; continue with" not in result.split("\n")[0]
     old = "\n" + lines[0] if is_last else lines[0] + "\n"
-    return (yield from change(path, old, "", f"Deleted line {number} of {path}: `{lines[0].strip()}`"))
+    return (
+        yield from change(path, old, "", f"Deleted line {number} of {path}: `{lines[0].strip()}`")
+    )
 
 
 def import_policy(path: str, line: str) -> Policy:
@@ -369,7 +375,9 @@ def setting(words: Words, path: str) -> tuple[str, str, str, list[str]]:
     name = words.identifier(style)
     make: Callable[[], str] = words.rng.choice((words.number, words.number, words.string))
     if words.chance(0.15):
-        values = ("true", "false") if language in ("toml", "yaml", "json", "js") else ("True", "False")
+        values = (
+            ("true", "false") if language in ("toml", "yaml", "json", "js") else ("True", "False")
+        )
         old, value = words.rng.sample(values, 2)
     else:
         old, value = make(), make()

@@ -1,7 +1,7 @@
 """What a task left behind, and whether that is right: end states and answers, not calls.
 
-In: a directory before and after, and the same after a right run. Out: `State`s and texts to compare.
-Two ways to the same bytes are both right; a file that a right run leaves alone has to stay as it is.
+In: a directory before and after, and after a right run. Out: `State`s and texts to compare. Two ways
+to the same bytes are both right; a file that a right run leaves alone has to stay as it is.
 """
 
 from __future__ import annotations
@@ -51,9 +51,9 @@ def history(root: Path) -> tuple[str, ...]:
 def asked(root: Path, *arguments: str) -> str:
     environment = {**os.environ, "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
     command = ["git", "-C", os.fspath(root), *arguments]
-    return subprocess.run(
-        command, check=False, capture_output=True, env=environment
-    ).stdout.decode("utf-8", "replace")
+    return subprocess.run(command, check=False, capture_output=True, env=environment).stdout.decode(
+        "utf-8", "replace"
+    )
 
 
 def changed(before: State, after: State) -> set[str]:
