@@ -75,7 +75,8 @@ def definition(name: str) -> re.Pattern[str]:
 def assigned(line: str, name: str, value: str) -> str | None:
     """`line` with `value` on the right of `name`, if it is where `name` gets its value."""
     words = r"(?:(?:const|let|var|export|static|final|int|local)\s+)*"
-    shape = rf"(\s*{words}([\"']?){re.escape(name)}\2\s*(?::=|=(?!=)|:)\s*)(.*?)([;,]?)"
+    sign = r"(?::\s*[A-Za-z_][\w\[\], |.]* = |:=|=(?!=)|:)"  # the first with an annotation
+    shape = rf"(\s*{words}([\"']?){re.escape(name)}\2\s*{sign}\s*)(.*?)([;,]?)"
     match = re.fullmatch(shape, line)
     return f"{match[1]}{value}{match[4]}" if match and match[3] else None
 

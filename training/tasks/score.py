@@ -1,7 +1,7 @@
 """What a task left behind, and whether that is right: end states and answers, not calls.
 
-In: a directory before and after, and after a right run. Out: `State`s and texts to compare. Two ways
-to the same bytes are both right; a file that a right run leaves alone has to stay as it is.
+In: a directory before and after, and after a right run. Out: `State`s and texts to compare. Two
+ways to the same bytes are both right; a file that a right run leaves alone has to stay as it is.
 """
 
 from __future__ import annotations
