@@ -313,14 +313,10 @@ def session_prefix(
 
     settings = options.settings
     thinking = settings.think or engine.default_thinking
-    prompt = render_prompt(
-        settings.prompt_profile or engine.default_profile,
-        tools,
-        gathered_facts(options),
-        effort=None if thinking == "off" else thinking,
-        append=settings.append_system_prompt,
-        memory=memory.text,
-    )
+    profile = settings.prompt_profile or engine.default_profile
+    effort = None if thinking == "off" else thinking
+    added = {"append": settings.append_system_prompt, "memory": memory.text}
+    prompt = render_prompt(profile, tools, gathered_facts(options), effort=effort, **added)
     return with_front(prompt, options.front)
 
 
