@@ -48,7 +48,6 @@ __all__ = [
     "gathered_facts",
     "gathered_memory",
     "opened_engine",
-    "session_prefix",
 ]
 
 Asks = Literal["", "resume", "fork"]
@@ -157,7 +156,10 @@ class _Parts:
 
     @property
     def profile(self) -> str:
-        return self.options.settings.prompt_profile or self.engine.default_profile
+        from ds4_agent.agent.prompt.profile import profile_of
+
+        own, model = self.options, (self.engine.default_profile, self.engine.context_length)
+        return profile_of(own.settings, *model, keeps_states=own.keeps_states)
 
 
 class _Records:
@@ -208,7 +210,7 @@ def _assemble(parts: _Parts, stack: ExitStack) -> Agent:
     identity = _identity(parts, parts.tools)
     memory = gathered_memory(options, parts.profile)
     model = _model(options, engine, parts.tools)
-    prefix = session_prefix(options, engine, parts.tools, memory)
+    prefix = _prefix(parts, memory)
     resumed, changed = _resumed(parts, prefix, thinking=model.thinking)
     return Agent(
         identity,
@@ -305,19 +307,16 @@ def _runner(parts: _Parts, workspace: Workspace) -> CallRunner:
     )
 
 
-def session_prefix(
-    options: RunOptions, engine: Engine, tools: Sequence[Tool], memory: Memory
-) -> list[Segment]:
+def _prefix(parts: _Parts, memory: Memory) -> list[Segment]:
     """The session's prompt up to the first user turn. Raises UsageError."""
     from ds4_agent.agent.prompt.profile import render_prompt, with_front
 
-    settings = options.settings
-    thinking = settings.think or engine.default_thinking
-    profile = settings.prompt_profile or engine.default_profile
+    settings, facts = parts.options.settings, gathered_facts(parts.options)
+    thinking = settings.think or parts.engine.default_thinking
     effort = None if thinking == "off" else thinking
     added = {"append": settings.append_system_prompt, "memory": memory.text}
-    prompt = render_prompt(profile, tools, gathered_facts(options), effort=effort, **added)
-    return with_front(prompt, options.front)
+    prompt = render_prompt(parts.profile, parts.tools, facts, effort=effort, **added)
+    return with_front(prompt, parts.options.front)
 
 
 def gathered_facts(options: RunOptions) -> Facts:

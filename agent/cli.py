@@ -222,7 +222,8 @@ def _run_parser() -> Parser:
 def _add_model_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("model").add_argument
     add("--model", metavar="NAME", help="nano (default), a checkpoint directory, scripted:FILE")
-    add("--prompt-profile", choices=CHOICES["prompt_profile"], help="default: the model's own")
+    add("--prompt-profile", choices=CHOICES["prompt_profile"],
+        help="default: what suits the model and its context")  # fmt: skip
     add("--think", choices=CHOICES["think"], help="reasoning effort (default: the model's own)")
     add("--ctx", type=int, metavar="N", help="tokens of context")
     add("--max-tokens", type=int, metavar="N", help="output tokens the prompt may use")

@@ -24,6 +24,7 @@ from ds4_agent.agent.errors import UsageError
 from ds4_agent.agent.printing import warn
 
 if TYPE_CHECKING:
+    from ds4_agent.agent.build import RunOptions
     from ds4_agent.engine.dsml.tokenizer import Tokenizer
 
 __all__ = ["run_command"]
@@ -58,7 +59,7 @@ def run_command(name: str, arguments: Sequence[str]) -> int:
     if name == "model":
         parser.add_argument("name", nargs="?", help="nano, or a checkpoint directory")
     if name == "config":
-        parser.add_argument("--profile", metavar="NAME", help="of `prompt`: lean or nano")
+        parser.add_argument("--profile", metavar="NAME", help="of `prompt`: handbook, lean or nano")
         parser.add_argument("--append-system-prompt", metavar="TEXT")
     if name in ("config", "doctor"):
         parser.add_argument("--model", metavar="NAME")
@@ -165,8 +166,7 @@ def _config_prompt(chosen: argparse.Namespace) -> int:
     for notice in toolbox.notices:
         warn(notice)
     model = options.settings.model or "nano"
-    is_small = model == "nano" or model.startswith(SCRIPTED)
-    profile = chosen.profile or options.settings.prompt_profile or ("nano" if is_small else "lean")
+    profile = chosen.profile or _profile_of(options, model)
     memory = gathered_memory(options, profile)
     parts = sections(
         profile,
@@ -181,15 +181,31 @@ def _config_prompt(chosen: argparse.Namespace) -> int:
     tokens = len(tokenizer.encode([segment for _, part in parts for segment in part]))
     if chosen.json:
         listed = [{"name": n, "tokens": count, "text": said} for n, count, said in counted]
-        _print_json({"profile": profile, "tokens": tokens, "sections": listed})
+        _print_json({"profile": profile, "model": model, "tokens": tokens, "sections": listed})
         return 0
     print(visible(text))
     for notice in memory.notices:
         print(visible(notice), file=sys.stderr)
     for name, count, _ in counted:
-        print(f"{name:<10} {count:>6,} tokens", file=sys.stderr)
-    print(f"{profile:<10} {tokens:>6,} tokens", file=sys.stderr)
+        print(f"{name:<22} {count:>6,} tokens", file=sys.stderr)
+    print(f"{profile:<22} {tokens:>6,} tokens of {visible(model)}", file=sys.stderr)
     return 0
+
+
+def _profile_of(options: RunOptions, model: str) -> str:
+    """The profile of a run with `model`, without loading it."""
+    from ds4_agent.agent.prompt.profile import profile_of
+
+    if model == "nano" or model.startswith(SCRIPTED):
+        return options.settings.prompt_profile or "nano"
+    from ds4_agent.engine.local import default_context, says_nano
+    from ds4_agent.engine.weights.checkpoint import read_config
+
+    directory = _model_directory(model)
+    longest = read_config(directory).max_position_embeddings
+    of_model = "nano" if says_nano(directory) else "lean"
+    context = options.settings.ctx or default_context(longest)
+    return profile_of(options.settings, of_model, context, keeps_states=options.keeps_states)
 
 
 def _model_list(chosen: argparse.Namespace) -> int:

@@ -17,7 +17,7 @@ from ds4_agent.agent.sizes import parse_size
 __all__ = ["CHOICES", "Settings", "load_settings"]
 
 CHOICES = {
-    "prompt_profile": ("lean", "nano", "handbook"),
+    "prompt_profile": ("handbook", "lean", "nano"),
     "think": ("off", "low", "high", "max"),
     "permission_mode": ("ask", "accept-edits", "plan", "auto", "deny"),
 }
@@ -39,7 +39,7 @@ class Settings:
     """What a user can set, in config.toml by these names. None: the model's or the mode's own."""
 
     model: str | None = None  # nano, a directory, or scripted:FILE
-    prompt_profile: str | None = None  # lean, nano
+    prompt_profile: str | None = None  # handbook, lean, nano
     think: str | None = None  # off, low, high, max
     ctx: int | None = None  # tokens of context
     max_tokens: int | None = None  # output tokens a prompt may use

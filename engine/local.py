@@ -16,7 +16,7 @@ from ds4_agent.engine.dsml.tokenizer import Tokenizer
 from ds4_agent.engine.errors import Cancelled, EngineError, ModelFormatError
 from ds4_agent.engine.worker import Worker
 
-__all__ = ["ModelEngine", "with_store"]
+__all__ = ["ModelEngine", "default_context", "says_nano", "with_store"]
 
 DEFAULT_CONTEXT = 131_072  # of a published model: 0.9 GB of KV rows in bf16
 
@@ -38,7 +38,7 @@ class ModelEngine:
         self.tokenizer = Tokenizer.from_file(directory / "tokenizer.json")
         self._worker = Worker()
         try:
-            self.runtime, self.fingerprint, says_nano = self._worker.call(
+            self.runtime, self.fingerprint = self._worker.call(
                 _load, self._worker, directory, self.tokenizer, context_length, on_load
             )
         except BaseException:
@@ -46,7 +46,7 @@ class ModelEngine:
             raise
         if store is not None:
             self.runtime = with_store(self.runtime, store, self.fingerprint)
-        is_nano = is_nano or says_nano
+        is_nano = is_nano or says_nano(directory)
         self.model_name = "nano" if is_nano else directory.resolve().name
         self.context_length = self.runtime.context_length
         self.default_thinking = "off" if is_nano else "low"
@@ -66,6 +66,17 @@ class ModelEngine:
         if self.runtime.store is not None:
             self.runtime.store.close()  # first: it still asks the engine thread for rows
         self._worker.close()
+
+
+def default_context(longest: int) -> int:
+    """The context of a model that can take `longest` tokens, where none is asked for."""
+    return min(longest, DEFAULT_CONTEXT)
+
+
+def says_nano(directory: Path) -> bool:
+    """Whether a checkpoint's config.json, which is there and valid, calls it a small model."""
+    keys = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+    return bool(keys.get("ds4_nano", False))
 
 
 def with_store(runtime: Runtime, options: StoreOptions, fingerprint: str) -> Runtime:
@@ -91,7 +102,7 @@ def _load(
     tokenizer: Tokenizer,
     context_length: int | None,
     on_load: Callable[[int, int], None] | None,
-) -> tuple[Runtime, str, bool]:
+) -> tuple[Runtime, str]:
     """Runs on the engine thread. A `close` while it loads stops it at the next tensor file."""
     blas.preload()
     from ds4_agent.engine.weights.checkpoint import fingerprint, load_model, read_config
@@ -104,7 +115,7 @@ def _load(
 
     config = read_config(directory)
     limit = config.max_position_embeddings
-    length = context_length or min(limit, DEFAULT_CONTEXT)
+    length = context_length or default_context(limit)
     if length > limit:
         raise EngineError(
             f"--ctx {length:,} is more than the {limit:,} tokens {directory} can take"
@@ -121,5 +132,4 @@ def _load(
         eos=tokenizer.control(EOS),
         context_length=length,
     )
-    keys = json.loads((directory / "config.json").read_text(encoding="utf-8"))
-    return runtime, fingerprint(directory), bool(keys.get("ds4_nano", False))
+    return runtime, fingerprint(directory)

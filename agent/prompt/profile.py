@@ -9,14 +9,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from itertools import takewhile
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ds4_agent.agent.errors import UsageError
 from ds4_agent.agent.prompt.facts import Facts
+from ds4_agent.agent.prompt.handbook import chapters
 from ds4_agent.engine.dsml.encode import reminder_segments, system_segments
 from ds4_agent.engine.dsml.segments import LATEST_REMINDER, Segment, control, data
 
-PROFILES = ("lean", "nano")
+if TYPE_CHECKING:
+    from ds4_agent.agent.config import Settings
+
+PROFILES = ("handbook", "lean", "nano")
+HANDBOOK_CONTEXT = 104_000  # tokens of context from which on a prompt of 26,000 is worth its place
 
 
 class ToolDescription(Protocol):
@@ -76,10 +81,26 @@ def sections(
     if profile == "nano":
         return _nano(tools, facts, append)
     if profile == "lean":
-        return _lean(tools, facts, effort, append, memory)
+        words = [("system", profile_text("lean").rstrip("\n"))]
+        return _whole(words, tools, facts, effort, append, memory)
     if profile == "handbook":
-        raise UnknownProfileError("the prompt profile `handbook` is not available yet; use lean")
+        return _whole(chapters(), tools, facts, effort, append, memory)
     raise UnknownProfileError(f"no prompt profile `{profile}`; there are {', '.join(PROFILES)}")
+
+
+def profile_of(
+    settings: Settings, of_model: str, context_length: int, *, keeps_states: bool
+) -> str:
+    """The profile of a run: the one that is set, else `of_model`, which the engine asks for.
+
+    A full model gets the handbook where its state is read from disk and three quarters of the
+    context stay free. Elsewhere each session would compute it anew, which takes a minute or more.
+    """
+    if settings.prompt_profile is not None:
+        return settings.prompt_profile
+    is_kept = keeps_states and settings.cache_budget > 0
+    is_roomy = context_length >= HANDBOOK_CONTEXT
+    return "handbook" if of_model == "lean" and is_kept and is_roomy else of_model
 
 
 def has_memory(profile: str) -> bool:
@@ -104,14 +125,29 @@ def _nano(
     ]
 
 
-def _lean(
+def _whole(
+    words: Sequence[tuple[str, str]],
     tools: Sequence[ToolDescription],
     facts: Facts,
     effort: str | None,
     append: str,
     memory: str,
 ) -> list[tuple[str, list[Segment]]]:
-    text = profile_text("lean").rstrip("\n") + (f"\n\n{append}" if append else "")
+    """The profiles of a full model: the named `words`, the TOOLS block, the reminder."""
+    # The handbook's calls are told, not made: data, so that they hold no control token. Only the
+    # TOOLS block shows the real one.
+    (first, text), *more = [*words, *([("append", append)] if append else [])]
+    whole = system_segments(text, [tool.schema() for tool in tools], effort=effort)
+    end = len(system_segments(text, [], effort=effort))
+    return [
+        (first, whole[:end]),
+        *((name, [data(f"\n\n{said}")]) for name, said in more),
+        ("tools", whole[end:]),
+        *_reminder(facts, memory),
+    ]
+
+
+def _reminder(facts: Facts, memory: str) -> list[tuple[str, list[Segment]]]:
     known = [
         ("Date", facts.date),
         ("Directory", facts.directory),
@@ -119,15 +155,8 @@ def _lean(
         ("Tests", facts.tests or "unknown"),
     ]
     reminder = "\n".join(f"{name}: {value}" for name, value in known if value)
-    whole = system_segments(text, [tool.schema() for tool in tools], effort=effort)
-    words = len(system_segments(text, [], effort=effort))
-    parts = [("system", whole[:words]), ("tools", whole[words:])]
     if not memory:
-        return [*parts, ("facts", reminder_segments(reminder))]
+        return [("facts", reminder_segments(reminder))]
     # Late, so that all repositories share the tokens before it; ahead of the facts, which change
     # daily. Both are the one reminder, as the format has it.
-    return [
-        *parts,
-        ("memory", reminder_segments(f"{memory}\n\n")),
-        ("facts", [data(reminder)]),
-    ]
+    return [("memory", reminder_segments(f"{memory}\n\n")), ("facts", [data(reminder)])]

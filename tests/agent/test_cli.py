@@ -180,7 +180,7 @@ def test_a_model_that_is_not_there_is_exit_code_2(capsys: pytest.CaptureFixture[
     [
         (["tools", "juggle"], "juggle"),
         (["tools"], "required"),
-        (["config", "prompt", "--profile", "handbook"], "not available yet"),
+        (["config", "prompt", "--profile", "x"], "no prompt profile `x`"),
     ],
 )
 def test_a_wrong_command_is_one_line_and_exit_code_1(

@@ -165,7 +165,7 @@ def test_the_output_file_gets_the_answer_whole(
         (["--ctx", "20"], 1, "context holds 20"),
         (["--bogus"], 1, "--bogus"),
         (["--permission-mode", "maybe"], 1, "maybe"),
-        (["--prompt-profile", "handbook"], 1, "not available yet"),
+        (["--prompt-profile", "other"], 1, "other"),
         (["--allowed-tools", "telepathy"], 1, "telepathy"),
         (["--think", "hard"], 1, "hard"),
         (["-C", "/nonexistent"], 1, "/nonexistent"),

@@ -1,4 +1,4 @@
-"""A step of training: behind fronts, too, and with fronts that are replaced when they are used up."""
+"""A step of training, behind fronts too, and fronts that are replaced when they are used up."""
 
 import dataclasses
 
@@ -11,8 +11,15 @@ from training.config import NanoConfig  # noqa: E402
 from training.front import Fronts, Size  # noqa: E402
 from training.model import Model, Shape  # noqa: E402
 from training.optimizer import initial_state, is_trained  # noqa: E402
-from training.shards import ANY_FACTS, EPISODE, FRONT, PREFIX, Corpus, Sequence  # noqa: E402
-from training.shards import task_rows  # noqa: E402
+from training.shards import (  # noqa: E402
+    ANY_FACTS,
+    EPISODE,
+    FRONT,
+    PREFIX,
+    Corpus,
+    Sequence,
+    task_rows,
+)
 from training.train import FRONT_SIZES, Progress, Run, step  # noqa: E402
 from training.weights import initial_weights  # noqa: E402
 
