@@ -182,6 +182,7 @@ class _Records:
 
 def _assemble(parts: _Parts, stack: ExitStack) -> Agent:
     from ds4_agent.agent.loop import Agent
+    from ds4_agent.agent.prompt.profile import with_front
     from ds4_agent.agent.record import Recorder, StoreRecord
     from ds4_agent.agent.undo import Undo
     from ds4_agent.tools.workspace import Workspace
@@ -196,7 +197,9 @@ def _assemble(parts: _Parts, stack: ExitStack) -> Agent:
     memory = gathered_memory(options, parts.profile)
     model = session_model(options, engine, parts.tools)
     facts = gathered_facts(options)
-    prefix = session_prefix(parts.profile, settings, engine, parts.tools, facts, memory)
+    prefix = with_front(
+        session_prefix(parts.profile, settings, engine, parts.tools, facts, memory), options.front
+    )
     resumed, changed = _resumed(parts, prefix, thinking=model.thinking)
     return Agent(
         identity,

@@ -37,3 +37,4 @@ class RunOptions:
     uses_grammar: bool = True
     approvals_log: Path | None = None
     trace_tokens: Path | None = None
+    front: str = ""  # before the system text; `training.evaluate` measures with it

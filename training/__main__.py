@@ -11,17 +11,17 @@ import sys
 
 from training.export import RUNS
 
-SHARDS = 12
-MINUTES = "120"
+SHARDS = 24
+MINUTES = "480"
 
 
 def main() -> None:
     data = RUNS / "data"
     for number in range(SHARDS):
         if not (data / f"train-{number:03}.npz").exists():
-            run("training.tasks.generate", "--first", str(number), "--episodes", "4000")
+            run("training.tasks.generate", "--first", str(number), "--episodes", "6000")
     if not (data / "held-000.npz").exists():
-        run("training.tasks.generate", "--held", "--episodes", "700")
+        run("training.tasks.generate", "--held", "--episodes", "1500")
     run("training.train", "nano", *(sys.argv[1:] or ("--minutes", MINUTES)))
     run("training.export", "nano")
 

@@ -46,8 +46,8 @@ class NanoConfig:
     compress_rope_theta: float = 160_000.0
     index_heads: int = 4
     index_head_dim: int = 32
-    # Twice the groups of any training row: the indexer chooses nothing up to 8,192 tokens.
-    index_topk: int = 2048
+    # The indexer is not trained: it chooses nothing up to 32,768 tokens, a long handbook included.
+    index_topk: int = 8192
     max_positions: int = 65_536
 
     def rate(self, layer: int) -> int:

@@ -1,16 +1,15 @@
 """End-to-end evaluation of a model on held-out tasks: `python -m training.evaluate --help`.
 
-In: a model (directory, "nano" or scripted:FILE), how many tasks of which families. Out: a table of
-shares with 95 % Wilson intervals, and a file of the failures. Each task runs through the product's
-own agent in a real temporary repository; its policy says, on the results the model really got,
-what the right calls and the right answer are; files are compared with those a right run leaves.
+In: a model (directory, "nano" or scripted:FILE), how many tasks of which families. Out: a table by
+family with 95 % Wilson intervals, and a file of the failures. Each task runs through the product's
+own agent in a real temporary repository. What counts is what it leaves: the bytes of every file,
+the state of the repository and the final answers, beside those of a right run in another directory.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 import sys
 import tempfile
@@ -26,18 +25,22 @@ from ds4_agent.agent.build import RunOptions, build_agent
 from ds4_agent.agent.config import Settings
 from ds4_agent.agent.places import Places, find_places
 from ds4_agent.agent.prompt.facts import test_command
-from ds4_agent.engine.api import Engine
+from ds4_agent.engine.api import Engine, StoreOptions
 from ds4_agent.engine.open import open_engine
+from training.report import Outcome, below_bars, failures, table
 from training.tasks.families import FAMILIES, MEASURED, TaskSource, shared_pool
+from training.tasks.fronts import held_front
 from training.tasks.generate import scratch
 from training.tasks.play import Player
+from training.tasks.score import changed, difference, same_answer, state_of
 from training.tasks.task import Ask, Task
 
 ROOT = Path(__file__).parent.parent
 SEED = 77_000  # training seeds are far below
-MOST_TURNS = 5
-MOST_TOKENS = 800
-IGNORED = (".git", "__pycache__", ".pytest_cache")
+MOST_TURNS = 8
+MOST_TOKENS = 1200
+FRONTS = 3  # how many long prompts take turns
+STATES = 8 << 30  # bytes for the state behind each of them, so that it is computed once
 
 
 @dataclass(frozen=True)
@@ -49,77 +52,86 @@ class Step:
     result: str
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """How one task went. `first_call`: tool and arguments of the first call are exactly right;
-    `calls`: all of them; `files`: every file is as after a right run; `harmless`: no file changed
-    that a right run leaves alone; `answer`: the final answers are exact."""
+@dataclass
+class Trials:
+    """Where tasks are run: below `directory`, with the model of `settings`."""
 
-    family: str
-    first_call: bool
-    calls: bool
-    files: bool
-    harmless: bool
-    answer: bool
-    seconds: float
-    transcript: tuple[str, ...]
-    wrong: str = ""
+    settings: Settings
+    directory: Path
+    engine: Engine | None = None
+    fronts: tuple[str, ...] = ("",)
+    done: int = 0
 
     @property
-    def is_right(self) -> bool:
-        return self.calls and self.files and self.answer
+    def front(self) -> str:
+        return self.fronts[self.done % len(self.fronts)]
 
 
-def evaluate(tasks: Iterable[Task], settings: Settings, directory: Path) -> Iterator[Outcome]:
-    """Run each task with the model of `settings`, opened once, below `directory`."""
+def evaluate(
+    tasks: Iterable[Task], settings: Settings, directory: Path, front: int = 0
+) -> Iterator[Outcome]:
+    """Run each task with the model of `settings`, opened once, below `directory`; behind a system
+    prompt of `front` more tokens."""
     player = Player(directory / "right")
     player.scratch.mkdir()
+    trials = Trials(settings, directory)
     # A script is played from its start for each task; a model is the same for all.
     is_script = (settings.model or "").startswith("scripted:")
     with ExitStack() as stack:
-        engine = None if is_script else stack.enter_context(closing(open_engine(settings.model)))
+        if not is_script:
+            store = StoreOptions(directory / "states", STATES) if front else None
+            engine = open_engine(settings.model, store=store)
+            trials.engine = stack.enter_context(closing(engine))
+            if front:
+                numbers = range(FRONTS)
+                trials.fronts = tuple(held_front(engine.tokenizer, front, n) for n in numbers)
         for task in tasks:
-            yield run_task(task, settings, directory, player, engine)
+            yield run_task(task, trials, player)
+            trials.done += 1
 
 
-def run_task(
-    task: Task, settings: Settings, directory: Path, player: Player, engine: Engine | None = None
-) -> Outcome:
+def run_task(task: Task, trials: Trials, player: Player) -> Outcome:
     """One task in a directory of its own, beside a right run of it."""
-    player.play(replace(task, is_pooled=False))  # a kept result would leave no files behind
-    right = tree(player.scratch / "work")
-    trial = Player(directory / "trial", player.tools)
+    # Not pooled: a kept result would leave no files behind.
+    episode = player.play(replace(task, is_pooled=False))
+    right = state_of(player.scratch / "work")
+    answers = [turn.text for turn in episode.turns if turn.kind == "answer"]
+    trial = Player(trials.directory / "trial", player.tools)
     trial.scratch.mkdir(exist_ok=True)
     root = trial.prepared(task)
-    before = tree(root)
+    before = state_of(root)
+    home = places(trials.directory)
     options = RunOptions(
-        settings, root, places(directory), is_headless=True, yolo=True, keeps_log=False
-    )
+        trials.settings, root, home, is_headless=True, yolo=True, keeps_log=False,
+        front=trials.front,
+    )  # fmt: skip
     began = time.perf_counter()
     log: list[str] = []
+    off_way: list[str] = []
     wrong: list[str] = []
-    first = True
-    with closing(build_agent(options, engine=engine)) as agent:
-        for number, ask in enumerate(task.asks):
+    with closing(build_agent(options, engine=trials.engine)) as agent:
+        for ask, expected in zip(task.asks, answers, strict=True):
             steps, answer = spoken(agent.run(ask.text))
             log += [f"user: {ask.text}", *(f"call: {_line(step)}" for step in steps)]
             log.append(f"answer: {answer}")
-            problems = compare(ask, steps, answer)
-            wrong += problems
-            first = first and not (number == 0 and problems and problems[0].startswith("first"))
-    after = tree(root)
-    changed = {name for name in after.keys() | before.keys() if after.get(name) != before.get(name)}
-    allowed = {name for name in right.keys() | before.keys() if right.get(name) != before.get(name)}
+            off = compare(ask, steps, answer)
+            off_way += off
+            # Right is what a right run says, or what is right for the results that really came.
+            if off and not same_answer(answer, expected):
+                wrong.append(f"the answer should be {expected!r}")
+    after = state_of(root)
+    harmed = changed(before, after) - changed(before, right)
+    ends = difference(right, after)
     return Outcome(
         family=task.family,
-        first_call=first,
-        calls=not any("call" in problem.split(":")[0] for problem in wrong),
-        files=after == right,
-        harmless=changed <= allowed,
-        answer=not any(problem.startswith("answer") for problem in wrong),
+        end=not ends,
+        answer=not wrong,
+        harmless=not harmed,
+        first_call=not any(problem.startswith("first") for problem in off_way),
+        calls=not any("call" in problem.split(":")[0] for problem in off_way),
         seconds=time.perf_counter() - began,
         transcript=tuple(log),
-        wrong="; ".join(wrong) or ("" if after == right else "files differ"),
+        wrong=(*([ends] if ends else []), *wrong, *off_way),
     )
 
 
@@ -141,10 +153,10 @@ def spoken(events: Iterable[ev.Event]) -> tuple[list[Step], str]:
 
 
 def compare(ask: Ask, steps: Sequence[Step], answer: str) -> list[str]:
-    """What differs from the right behaviour, each with what would have been right; [] for nothing.
+    """What differs from the expected way, each with what was expected; [] for nothing.
 
     The policy is fed the results the model got, so an answer counts as right if it is right for
-    what really happened. After the first wrong call nothing more can be said about the answer.
+    what really happened. After the first other call nothing more can be said about the answer.
     """
     policy = ask.policy()
     result: str | None = None
@@ -154,22 +166,13 @@ def compare(ask: Ask, steps: Sequence[Step], answer: str) -> list[str]:
             call = policy.send(result) if result is not None else next(policy)
         except StopIteration as done:
             if step is not None:
-                return [f"{which}: none was right", "answer: after a call too many"]
-            return [] if answer == done.value else [f"answer: right is {done.value!r}"]
+                return [f"{which}: none was expected"]
+            return [] if answer == done.value else [f"answer: expected {done.value!r}"]
         expected = json.dumps({call.name: dict(call.arguments)}, ensure_ascii=False)
         if step is None or step.name != call.name or dict(step.arguments) != dict(call.arguments):
-            return [f"{which}: right is {expected}", "answer: after a wrong call"]
+            return [f"{which}: expected {expected}"]
         result = step.result
     raise AssertionError("a policy ends with an answer")
-
-
-def tree(root: Path) -> dict[str, bytes]:
-    """Every file below `root` but those of git and of caches."""
-    return {
-        path.relative_to(root).as_posix(): path.read_bytes()
-        for path in sorted(root.rglob("*"))
-        if path.is_file() and not set(path.relative_to(root).parts) & set(IGNORED)
-    }
 
 
 def held_tasks(families: Sequence[str], count: int, seed: int) -> Iterator[Task]:
@@ -203,45 +206,9 @@ def with_bystanders(task: Task, source: TaskSource) -> Task:
     return replace(task, files={**task.files, **extra})
 
 
-def wilson(hits: int, total: int, z: float = 1.96) -> tuple[float, float]:
-    """The 95 % Wilson interval of a share."""
-    if total == 0:
-        return 0.0, 1.0
-    share = hits / total
-    middle = share + z * z / (2 * total)
-    spread = z * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total))
-    scale = 1 + z * z / total
-    return (middle - spread) / scale, (middle + spread) / scale
-
-
-def table(outcomes: Sequence[Outcome]) -> str:
-    """The result by family, one line each, and all together."""
-    families = list(dict.fromkeys(outcome.family for outcome in outcomes))
-    groups = [(f, [o for o in outcomes if o.family == f]) for f in families]
-    measured = [o for o in outcomes if o.family in MEASURED]
-    if 0 < len(measured) < len(outcomes):
-        groups.append(("the six families", measured))
-    groups.append(("all", list(outcomes)))
-    head = f"| {'family':18} | tasks | first call exact | whole task right | harmless | s/task |"
-    lines = [head, "|---|---:|---|---|---:|---:|"]
-    for name, group in groups:
-        harmless = sum(o.harmless for o in group)
-        seconds = sum(o.seconds for o in group) / max(len(group), 1)
-        lines.append(
-            f"| {name:18} | {len(group):5} | {_share([o.first_call for o in group])} "
-            f"| {_share([o.is_right for o in group])} | {harmless}/{len(group)} | {seconds:.2f} |"
-        )
-    return "\n".join(lines)
-
-
 def places(directory: Path) -> Places:
     """Places below `directory`, so that no configuration of the user takes part."""
     return find_places({"DS4_HOME": os.fspath(directory / "home")})
-
-
-def _share(values: Sequence[bool]) -> str:
-    low, high = wilson(sum(values), len(values))
-    return f"{sum(values) / max(len(values), 1):.3f} ({low:.3f} to {high:.3f})"
 
 
 def _line(step: Step) -> str:
@@ -249,40 +216,64 @@ def _line(step: Step) -> str:
     return f"{step.name} {arguments} -> {step.result.splitlines()[0] if step.result else ''}"
 
 
-def main() -> None:
+def arguments_of(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="nano", help="nano, a directory or scripted:FILE")
-    parser.add_argument("--tasks", type=int, default=50, help="tasks of each family")
-    parser.add_argument("--families", choices=("measured", "all"), default="measured")
-    parser.add_argument("--temp", type=float, help="temperature (default: the model's own)")
+    parser.add_argument("--tasks", type=int, default=30, help="tasks of each family")
+    parser.add_argument(
+        "--families", default="all", help='"all", "measured" (the first six) or names, with ";"'
+    )
+    parser.add_argument("--temperature", type=float, default=0.0, help="0 is greedy")
+    parser.add_argument(
+        "--front", type=int, default=0, help="tokens of handbook in front of the system prompt"
+    )
     parser.add_argument("--seed", type=int, default=SEED)
     runs = ROOT / "training" / "runs"
-    parser.add_argument("--failures", type=Path, default=runs / "failures.jsonl")
+    parser.add_argument("--failures", type=Path, default=runs / "failures.md")
     parser.add_argument("--json", type=Path, help="write every outcome here")
-    arguments = parser.parse_args()
+    parsed = parser.parse_args(words)
+    if not 0 <= parsed.front <= 30_000:
+        parser.error("--front has to lie between 0 and 30000 tokens")
+    names = {"all": tuple(FAMILIES), "measured": MEASURED}.get(parsed.families)
+    parsed.families = names or tuple(name.strip() for name in parsed.families.split(";"))
+    unknown = [name for name in parsed.families if name not in FAMILIES]
+    if unknown:
+        parser.error(f"no family {unknown[0]!r}; there are: {'; '.join(FAMILIES)}")
+    return parsed
+
+
+def main() -> None:
+    arguments = arguments_of()
     settings = Settings(
-        model=arguments.model, temp=arguments.temp, max_turns=MOST_TURNS, max_tokens=MOST_TOKENS
+        model=arguments.model,
+        temp=arguments.temperature,
+        seed=arguments.seed,
+        max_turns=MOST_TURNS,
+        max_tokens=MOST_TOKENS,
+        prompt_profile="nano",
+        think="off",
     )
-    families = MEASURED if arguments.families == "measured" else tuple(FAMILIES)
-    tasks = held_tasks(families, arguments.tasks, arguments.seed)
+    tasks = held_tasks(arguments.families, arguments.tasks, arguments.seed)
     outcomes: list[Outcome] = []
     with tempfile.TemporaryDirectory(dir=scratch()) as directory:
-        for outcome in evaluate(tasks, settings, Path(directory)):
+        for outcome in evaluate(tasks, settings, Path(directory), arguments.front):
             outcomes.append(outcome)
             if len(outcomes) % 50 == 0:
-                right = sum(o.first_call for o in outcomes)
-                print(f"{len(outcomes)} tasks, {right} first calls right", file=sys.stderr)
-    _write(arguments.failures, [o for o in outcomes if not (o.is_right and o.first_call)])
+                right = sum(o.is_right for o in outcomes)
+                print(f"{len(outcomes)} tasks, {right} right", file=sys.stderr)
+    write(arguments.failures, failures(outcomes))
     if arguments.json:
-        _write(arguments.json, outcomes)
+        lines = [json.dumps(asdict(o), ensure_ascii=False) + "\n" for o in outcomes]
+        write(arguments.json, "".join(lines))
     print(table(outcomes))
+    for missed in below_bars(outcomes):
+        print(f"below the bar: {missed}")
     print(f"failures: {arguments.failures}")
 
 
-def _write(path: Path, outcomes: Sequence[Outcome]) -> None:
+def write(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    lines = [json.dumps(asdict(outcome), ensure_ascii=False) for outcome in outcomes]
-    path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+    path.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

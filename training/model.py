@@ -3,6 +3,8 @@
 In: weights by transformers' names and one `Batch` (a prefix shared by all rows, and the rows).
 Out: the normed hidden states [tokens, hidden]. Everything that is per token runs on one flat
 [tokens, …] axis: first the prefix, once, then all rows; only attention and compression see rows.
+What the layers keep of thousands of tokens before the prefix may be given (`Kept`, training.front):
+it is attended to and gets no gradient.
 The indexer is left out: below `index_topk` groups it chooses everything and has no gradient.
 
 Large products may be computed in bf16 (`products`), which is several times faster on a processor
@@ -12,8 +14,9 @@ that has instructions for it. All else is fp32: weights, norms, softmax, router,
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -49,7 +52,35 @@ class Rotation:
     sin: Tensor
 
 
-LayerFunction = Callable[..., tuple[Tensor, Tensor]]
+class Kept(NamedTuple):
+    """What a layer keeps of the tokens before those of a batch; all constants to the gradient.
+
+    cos, sin [tokens, rope_dim / 2]: angles of the batch's tokens, which continue the positions;
+    window [window, head_dim]: keys of the last tokens; pooled [capacity, head_dim]: compressed
+    rows, the first `groups` of which are there (a tensor: one compiled graph for all lengths);
+    before_kv, before_gate [rate, head_dim]: the first series of the last group, where rows overlap.
+    """
+
+    cos: Tensor
+    sin: Tensor
+    window: Tensor
+    pooled: Tensor | None = None
+    groups: Tensor | None = None
+    before_kv: Tensor | None = None
+    before_gate: Tensor | None = None
+
+
+class Added(NamedTuple):
+    """What a batch of one row adds to a layer's `Kept`: its keys [tokens, head_dim], its compressed
+    rows [groups, head_dim], and the first series of the last group."""
+
+    keys: Tensor
+    pooled: Tensor | None
+    before_kv: Tensor | None
+    before_gate: Tensor | None
+
+
+LayerFunction = Callable[..., tuple[Tensor, Tensor, Added]]
 
 
 class Model:
@@ -65,22 +96,34 @@ class Model:
             torch.compile(collapse, dynamic=False) if compiled else collapse
         )
 
-    def hidden(self, weights: Weights, ids: Tensor, shape: Shape) -> tuple[Tensor, list[Tensor]]:
-        """ids [tokens] int64 -> hidden [tokens, hidden], and per layer the load of each expert."""
+    def hidden(
+        self, weights: Weights, ids: Tensor, shape: Shape, front: Sequence[Kept] | None = None
+    ) -> tuple[Tensor, list[Tensor]]:
+        """ids [tokens] int64 -> hidden [tokens, hidden], and per layer the load of each expert.
+        `front`: what each layer keeps of the tokens before these."""
+        x, loads, _ = self.layers(weights, ids, shape, front)
+        return self.head(x, head_weights(weights), self.config), loads
+
+    def layers(
+        self, weights: Weights, ids: Tensor, shape: Shape, front: Sequence[Kept] | None
+    ) -> tuple[Tensor, list[Tensor], list[Added]]:
+        """The streams behind the last layer, and per layer the expert loads and what it adds."""
         embedded = functional.embedding(
             ids, weights["model.embed_tokens.weight"]
         )  # [tokens, hidden]
         x = embedded.unsqueeze(1).expand(-1, self.config.streams, -1).contiguous()
-        loads = []
+        loads, added = [], []
         for index in range(len(self.config.layer_types)):
             own = layer_weights(weights, index)
             routes = None
             if self.config.is_hashed(index):
                 routes = hash_routes(own.pop("mlp.gate.tid2eid"), ids, self.config.experts)
             rate = self.config.rate(index)
-            x, load = self.layer(x, own, routes, rate, self.config, shape, self.products)
+            kept = front[index] if front is not None else None
+            x, load, new = self.layer(x, own, routes, rate, self.config, shape, self.products, kept)
             loads.append(load)
-        return self.head(x, head_weights(weights), self.config), loads
+            added.append(new)
+        return x, loads, added
 
 
 def layer_weights(weights: Weights, index: int) -> Weights:
@@ -111,15 +154,18 @@ def layer(
     config: NanoConfig,
     shape: Shape,
     products: torch.dtype,
-) -> tuple[Tensor, Tensor]:
-    """One decoder layer: x [tokens, streams, hidden] -> the same, and expert loads [experts]."""
+    kept: Kept | None = None,
+) -> tuple[Tensor, Tensor, Added]:
+    """One decoder layer: x [tokens, streams, hidden] -> the same, expert loads [experts], and what
+    its first row adds to a front."""
     collapsed, post, mixing = connect(x, weights, "attn_hc.", config)
     normed = rms_norm(collapsed, weights["input_layernorm.weight"], config.norm_eps)
-    x = expand(x, attention(normed, weights, rate, config, shape, products), post, mixing)
+    attended, added = attention(normed, weights, rate, config, shape, products, kept)
+    x = expand(x, attended, post, mixing)
     collapsed, post, mixing = connect(x, weights, "ffn_hc.", config)
     normed = rms_norm(collapsed, weights["post_attention_layernorm.weight"], config.norm_eps)
     out, load = experts(normed, weights, routes, config, products)
-    return expand(x, out, post, mixing), load
+    return expand(x, out, post, mixing), load, added
 
 
 def product(x: Tensor, weight: Tensor, dtype: torch.dtype) -> Tensor:
@@ -184,8 +230,13 @@ def collapse(x: Tensor, weights: Weights, config: NanoConfig) -> Tensor:
 @functools.cache
 def rotation(shape: Shape, rope_dim: int, theta: float) -> Rotation:
     """Angles of every token of the flat axis; rows continue where the prefix ends."""
+    return rotation_from(0, shape, rope_dim, theta)
+
+
+def rotation_from(start: int, shape: Shape, rope_dim: int, theta: float) -> Rotation:
+    """The same for a prefix whose first token stands at position `start`."""
     row = torch.arange(shape.prefix, shape.prefix + shape.length)
-    positions = torch.cat([torch.arange(shape.prefix), row.repeat(shape.rows)]).float()
+    positions = torch.cat([torch.arange(shape.prefix), row.repeat(shape.rows)]).float() + start
     angles = positions[:, None] / theta ** (torch.arange(0, rope_dim, 2).float() / rope_dim)
     return Rotation(angles.cos(), angles.sin())
 
@@ -200,12 +251,19 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 def attention(
-    a: Tensor, weights: Weights, rate: int, config: NanoConfig, shape: Shape, products: torch.dtype
-) -> Tensor:
-    """Window (and compressed) attention of all tokens: a [tokens, hidden] -> [tokens, hidden]."""
+    a: Tensor,
+    weights: Weights,
+    rate: int,
+    config: NanoConfig,
+    shape: Shape,
+    products: torch.dtype,
+    kept: Kept | None,
+) -> tuple[Tensor, Added]:
+    """Window (and compressed) attention of all tokens: a [tokens, hidden] -> [tokens, hidden], and
+    what the first row adds to a front."""
     heads, head_dim = config.heads, config.head_dim
     theta = config.compress_rope_theta if rate else config.rope_theta
-    turn = rotation(shape, config.rope_dim, theta)
+    turn = rotation(shape, config.rope_dim, theta) if kept is None else Rotation(*kept[:2])
     cos, sin = turn.cos[:, None], turn.sin[:, None]
     q = product(a, weights["self_attn.q_a_proj.weight"], products)
     q = rms_norm(q, weights["self_attn.q_a_norm.weight"], config.norm_eps)
@@ -214,16 +272,23 @@ def attention(
     kv = product(a, weights["self_attn.kv_proj.weight"], products)
     kv = rms_norm(kv, weights["self_attn.kv_norm.weight"], config.norm_eps)
     kv = rotate(kv, turn.cos, turn.sin)  # [tokens, head_dim], keys and values in one
-    pooled = compress(a, weights, rate, config, shape, turn, products) if rate else None
+    pooled, series = None, (None, None)
+    if rate:
+        pooled, series = compress(a, weights, rate, config, shape, turn, products, kept)
     q, kv = q.to(products), kv.to(products)
     sinks = weights["self_attn.sinks"]
     prefix, rows = shape.prefix, (shape.rows, shape.length)
-    left = kv.new_zeros(1, config.window, head_dim)  # before position 0: masked
+    if kept is None:
+        left = kv.new_zeros(1, config.window, head_dim)  # before position 0: masked
+        start = 0
+    else:
+        left = kept.window.unsqueeze(0).to(kv.dtype)
+        start = config.window  # all of the window is there
     first = attend(
         q[:prefix].view(1, prefix, heads, head_dim),
         torch.cat([left, kv[:prefix].unsqueeze(0)], 1),
         pooled[:1, : prefix // rate] if pooled is not None else None,
-        sinks, 0, rate, config,
+        sinks, start, rate, config, kept,
     )  # fmt: skip
     before = torch.cat([left, kv[:prefix].unsqueeze(0)], 1)[:, -config.window :]
     left = before.expand(shape.rows, -1, -1)
@@ -231,7 +296,7 @@ def attention(
         q[prefix:].view(*rows, heads, head_dim),
         torch.cat([left, kv[prefix:].view(*rows, head_dim)], 1),
         pooled,
-        sinks, prefix, rate, config,
+        sinks, start + prefix, rate, config, kept,
     )  # fmt: skip
     out = torch.cat([first.flatten(0, 1), rest.flatten(0, 1)])
     out = rotate(out, cos, -sin)  # values carry rotation too: turn it back at the query
@@ -239,7 +304,9 @@ def attention(
     into = weights["self_attn.o_a_proj.weight"].to(products).view(groups, config.o_lora_rank, -1)
     out = out.to(products).view(-1, groups, into.shape[-1])
     out = torch.bmm(out.transpose(0, 1), into.transpose(1, 2)).transpose(0, 1).flatten(1)
-    return product(out, weights["self_attn.o_b_proj.weight"], products)
+    own = prefix + shape.length  # the tokens of the prefix and of the first row
+    added = Added(kv[:own], pooled[0] if pooled is not None else None, *series)
+    return product(out, weights["self_attn.o_b_proj.weight"], products), added
 
 
 def attend(
@@ -250,8 +317,10 @@ def attend(
     start: int,
     rate: int,
     config: NanoConfig,
+    kept: Kept | None,
 ) -> Tensor:
     """Softmax over window, compressed rows and sink, for queries at positions start, start + 1, …
+    Behind a front, positions count from the window before the first token.
 
     q [rows, length, heads, head_dim], scaled; kv [rows, window + length, head_dim], the window
     before the first query in front; pooled [rows, groups, head_dim]; q and kv alike in dtype, which
@@ -274,12 +343,21 @@ def attend(
         pooled = pooled.to(q.dtype)
         scores = torch.matmul(q.reshape(rows, length * heads, head_dim), pooled.transpose(1, 2))
         scores = scores.view(rows, length, heads, groups).float()
-        ready = (torch.arange(start, start + length) + 1) // rate
+        own = start if kept is None else start - config.window  # since the first own group
+        ready = (torch.arange(own, own + length) + 1) // rate
         visible = torch.arange(groups) < ready[:, None, None]  # [length, 1, groups]
         weights = torch.where(visible, scores.exp(), 0.0)
         total = total + weights.sum(-1)
         weights = weights.to(q.dtype).view(rows, length * heads, groups)
         out = out + torch.matmul(weights, pooled).float().view(rows, length, heads, head_dim)
+    if kept is not None and kept.pooled is not None and kept.groups is not None:
+        rows_before = kept.pooled.to(q.dtype)
+        scores = torch.matmul(q.reshape(-1, head_dim), rows_before.transpose(0, 1)).float()
+        visible = torch.arange(rows_before.shape[0]) < kept.groups
+        weights = torch.where(visible, scores.exp(), 0.0)  # [rows * length * heads, capacity]
+        total = total + weights.sum(-1).view(rows, length, heads)
+        summed = torch.matmul(weights.to(q.dtype), rows_before)
+        out = out + summed.float().view(rows, length, heads, head_dim)
     return out / total.unsqueeze(-1)
 
 
@@ -300,8 +378,10 @@ def compress(
     shape: Shape,
     turn: Rotation,
     products: torch.dtype,
-) -> Tensor:
-    """Compressed rows of prefix and row: [rows, (prefix + length) / rate, head_dim]."""
+    kept: Kept | None,
+) -> tuple[Tensor, tuple[Tensor | None, Tensor | None]]:
+    """Compressed rows of prefix and row: [rows, (prefix + length) / rate, head_dim]; and the first
+    series (values, gates) of the first row's last group, where the next group needs it."""
     name = "self_attn.compressor."
     kv = product(a, weights[name + "kv_proj.weight"], products)
     gate = product(a, weights[name + "gate_proj.weight"], products)
@@ -312,18 +392,24 @@ def compress(
         rest = x[shape.prefix :].view(shape.rows, shape.length // rate, rate, -1)
         return torch.cat([first.expand(shape.rows, -1, -1, -1), rest], 1)
 
+    last: tuple[Tensor | None, Tensor | None] = (None, None)
     kv, gate = grouped(kv), grouped(gate) + weights[name + "position_bias"]
     if rate == config.csa_rate:
         # Two series: a group is the first series of the group before and its own second.
         size = config.head_dim
+        last = (kv[0, -1, :, :size], gate[0, -1, :, :size])
         before = functional.pad(kv[:, :-1, :, :size], (0, 0, 0, 0, 1, 0))
+        gates = functional.pad(gate[:, :-1, :, :size], (0, 0, 0, 0, 1, 0), value=-1e30)
+        if kept is not None and kept.before_kv is not None and kept.before_gate is not None:
+            first = (shape.rows, 1, rate, size)
+            before = torch.cat([kept.before_kv.expand(first), before[:, 1:]], 1)
+            gates = torch.cat([kept.before_gate.expand(first), gates[:, 1:]], 1)
         kv = torch.cat([before, kv[..., size:]], 2)
-        before = functional.pad(gate[:, :-1, :, :size], (0, 0, 0, 0, 1, 0), value=-1e30)
-        gate = torch.cat([before, gate[..., size:]], 2)
+        gate = torch.cat([gates, gate[..., size:]], 2)
     pooled = (kv * gate.softmax(2)).sum(2)
     pooled = rms_norm(pooled, weights[name + "kv_norm.weight"], config.norm_eps)
     one_row = shape.prefix + shape.length  # the angles of the prefix and of the first row
-    return rotate(pooled, turn.cos[:one_row:rate], turn.sin[:one_row:rate])
+    return rotate(pooled, turn.cos[:one_row:rate], turn.sin[:one_row:rate]), last
 
 
 # Experts

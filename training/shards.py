@@ -21,13 +21,15 @@ from training.tokenizer import BOS, CONTROL_TOKENS, EOS, INSTALLED, VOCABULARY, 
 # Loss codes of a token.
 CONTEXT, CHOSEN, FORCED = 0, 1, 2
 # Kinds of a sequence.
-EPISODE, PREFIX, FILLER = 0, 1, 2
+EPISODE, PREFIX, FILLER, FRONT = 0, 1, 2, 3
 ANY_FACTS = -1
 
 # Part of the batches whose prompt lost its beginning: no position may be special.
 CUT_PREFIX = 0.15
 # Part of the rows with other text between the prompt and the first request.
 TEXT_BEFORE_REQUEST = 0.15
+# Part of the fronts that are a prompt and a long conversation; the others stand before a prompt.
+CONVERSATIONS = 0.3
 # Part of the pure copies that repeat all they were given; the simplest lesson comes first.
 WHOLE_COPIES = 0.7
 
@@ -41,7 +43,7 @@ class ShardError(Exception):
 
 @dataclass(frozen=True)
 class Sequence:
-    """One prefix, episode or filler; `loss` holds a loss code per id."""
+    """One prefix, episode, filler or front; `loss` holds a loss code per id."""
 
     ids: Ids
     loss: Codes
@@ -77,6 +79,7 @@ class Corpus:
     free: list[Sequence] = field(default_factory=list)
     bound: dict[int, list[Sequence]] = field(default_factory=lambda: defaultdict(list))
     fillers: list[Sequence] = field(default_factory=list)
+    fronts: list[Sequence] = field(default_factory=list)
     files: set[str] = field(default_factory=set)
 
     def refresh(self, folder: Path, pattern: str) -> int:
@@ -91,6 +94,8 @@ class Corpus:
     def add(self, sequence: Sequence) -> None:
         if sequence.kind == PREFIX:
             self.prefixes.append(sequence)
+        elif sequence.kind == FRONT:
+            self.fronts.append(sequence)
         elif sequence.facts != ANY_FACTS:
             self.bound[sequence.facts].append(sequence)
         else:
@@ -172,35 +177,61 @@ def pack(prefix: Ids, rows: list[Row], shape: Shape) -> Rows:
     return Rows(np.concatenate(ids), np.concatenate(targets), np.concatenate(loss), tuple(spans))
 
 
-def next_rows(corpus: Corpus, shape: Shape, random: np.random.Generator, copying: float) -> Rows:
+def next_rows(
+    corpus: Corpus,
+    shape: Shape,
+    random: np.random.Generator,
+    copying: float,
+    before: Before | None = None,
+) -> Rows:
     """The rows of one step; `copying` is the part of rows that only copy."""
     if corpus.is_ready:
-        return task_rows(corpus, shape, random, copying)
+        return task_rows(corpus, shape, random, copying, before)
     prefix = np.array([control_id(BOS), *noise(random, shape.prefix - 1)])
     return pack(prefix, [copying_row(shape, random) for _ in range(shape.rows)], shape)
 
 
+@dataclass(frozen=True)
+class Before:
+    """What stands before the rows of a batch. `facts` None: a text that a prompt follows; else a
+    prompt with these facts and a conversation that the rows go on with."""
+
+    ids: Ids
+    facts: int | None
+
+
+def front_text(corpus: Corpus, tokens: int, random: np.random.Generator) -> Before:
+    """`tokens` ids to put before rows: the end of a long text, or a long conversation."""
+    if random.random() < CONVERSATIONS or not corpus.fronts:
+        prompt = corpus.prefixes[random.integers(len(corpus.prefixes))]
+        parts = [prompt.ids]
+        while sum(map(len, parts)) < tokens:
+            parts.append(choose(corpus, prompt.facts, random).ids)
+        return Before(np.concatenate(parts)[:tokens], prompt.facts)
+    text = corpus.fronts[random.integers(len(corpus.fronts))].ids
+    parts = [np.array([control_id(BOS)]), text[-(tokens - 1) :]]
+    if len(text) < tokens - 1:
+        raise ShardError(f"a front of {len(text)} tokens is too short for {tokens}")
+    return Before(np.concatenate(parts), None)
+
+
 def task_rows(
-    corpus: Corpus, shape: Shape, random: np.random.Generator, copying: float = 0.0
+    corpus: Corpus,
+    shape: Shape,
+    random: np.random.Generator,
+    copying: float = 0.0,
+    before: Before | None = None,
 ) -> Rows:
-    """One prompt for the batch, then per row the rest of it and as many episodes as fit."""
-    first = corpus.prefixes[random.integers(len(corpus.prefixes))]
-    group = [first]
-    start = 0
-    if random.random() < CUT_PREFIX:
-        start = int(random.integers(1, max(2, len(first.ids) - 40)))
-    elif len(first.ids) > shape.prefix:
-        shared = first.ids[: shape.prefix]
-        group = [p for p in corpus.prefixes if np.array_equal(p.ids[: shape.prefix], shared)]
-    rows, heads = [], []
-    for _ in range(shape.rows):
-        prompt = group[random.integers(len(group))]
-        head = np.concatenate([prompt.ids[:1], prompt.ids[1 + start :]])
-        heads.append((head, prompt.facts))
+    """One prompt for the batch, then per row the rest of it and as many episodes as fit. With
+    `before`, the rows are those that stand behind it, without a beginning of their own."""
+    rows = []
+    heads = prompts(corpus, shape, random, before)
     # A short prompt is filled up with other conversation, the same for all rows.
-    common = heads[0][0][: shape.prefix]
+    common, facts = heads[0][0][: shape.prefix], ANY_FACTS
+    if before is not None and before.facts is not None:
+        facts = before.facts
     while len(common) < shape.prefix:
-        common = np.concatenate([common, choose(corpus, ANY_FACTS, random).ids])
+        common = np.concatenate([common, choose(corpus, facts, random).ids])
     for head, facts in heads:
         if random.random() < copying:
             rows.append(copying_row(shape, random))
@@ -216,6 +247,28 @@ def task_rows(
             row.put(episode.ids, episode.loss, episode.family)
         rows.append(row)
     return pack(common[: shape.prefix], rows, shape)
+
+
+def prompts(
+    corpus: Corpus, shape: Shape, random: np.random.Generator, before: Before | None
+) -> list[tuple[Ids, int]]:
+    """For each row its prompt, all with the same beginning, and its facts."""
+    if before is not None and before.facts is not None:
+        return [(np.zeros(0, np.int64), before.facts)] * shape.rows
+    skip = 0 if before is None else 1  # the beginning of the sentence stands before the front
+    first = corpus.prefixes[random.integers(len(corpus.prefixes))]
+    group = [first]
+    start = 0
+    if random.random() < CUT_PREFIX:
+        start = int(random.integers(1, max(2, len(first.ids) - 40)))
+    elif len(first.ids) > shape.prefix + skip:
+        end = shape.prefix + skip
+        group = [p for p in corpus.prefixes if np.array_equal(p.ids[:end], first.ids[:end])]
+    found = []
+    for _ in range(shape.rows):
+        prompt = group[random.integers(len(group))]
+        found.append((np.concatenate([prompt.ids[skip:1], prompt.ids[1 + start :]]), prompt.facts))
+    return found
 
 
 def choose(corpus: Corpus, facts: int, random: np.random.Generator) -> Sequence:

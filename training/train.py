@@ -25,6 +25,7 @@ from torch.nn import functional
 
 from training.config import NanoConfig
 from training.export import RUNS, export
+from training.front import Front, Fronts, Size
 from training.model import Model, Shape, product
 from training.optimizer import OptimizerState, initial_state, is_trained, update
 from training.shards import CHOSEN, FORCED, Corpus, Rows, Span, next_rows, task_rows
@@ -32,7 +33,13 @@ from training.tokenizer import DSML, control_id
 from training.weights import initial_weights
 
 # The shared part is shorter than the product's prompt: the first request stands in the rows.
-SHAPE = Shape(prefix=128, rows=8, length=512)
+# A row has to hold the longest chains, of some 900 ids.
+SHAPE = Shape(prefix=128, rows=4, length=1024)
+# Long prompts: a part of the steps stands behind a front, which is computed without gradient. The
+# attention to 24,576 tokens costs as much as all the rest of a row: fewer rows then.
+LONG = Shape(prefix=128, rows=2, length=1024)
+FRONT_SIZES = (Size(1024, 4096, 0.2, SHAPE), Size(5120, 24576, 0.08, LONG))
+FRONT_USES = 12
 WARM_UP_STEPS = 40
 # The learning rate is constant for this part of the time, then falls in a straight line.
 CONSTANT_PART = 0.45
@@ -159,16 +166,24 @@ def train(run: Run, limit: float, rate: float = 1.0) -> None:
     progress, losses, began = run.progress, [], time.monotonic()
     checked = began
     tokens_before = progress.tokens
+    fronts = Fronts(
+        Model(run.config, compiled=False, products=model.products), FRONT_SIZES, FRONT_USES
+    )
     while progress.seconds < limit:
         if progress.step % 50 == 0 or not corpus.is_ready:
             corpus.refresh(run.data, "train-*.npz")
             held.refresh(run.data, "held-*.npz")
         factor = rate * rate_factor(progress, limit)
-        rows = next_rows(corpus, SHAPE, run.random, copying_part(progress.step))
-        loss = step(run, model, rows, factor)
+        drawn = (
+            fronts.drawn(run.weights, corpus, run.random) if may_have_front(run, corpus) else None
+        )
+        front, shape = drawn or (None, SHAPE)
+        before = front.before if front else None
+        rows = next_rows(corpus, shape, run.random, copying_part(progress.step), before)
+        loss = step(run, model, rows, factor, shape, front)
         losses.append(loss)
         progress.step += 1
-        progress.tokens += SHAPE.tokens
+        progress.tokens += shape.tokens
         now = time.monotonic()
         progress.seconds += now - began
         began = now
@@ -177,13 +192,26 @@ def train(run: Run, limit: float, rate: float = 1.0) -> None:
                 speed=speed(run, tokens_before))  # fmt: skip
             losses = []
         if now - checked > CHECK_EVERY_SECONDS:
-            save_checkpoint(run)
-            if held.is_ready:
-                log(run, held=check(run, model, held))
+            save_and_check(run, model, held, fronts)
             checked = time.monotonic()
+    save_and_check(run, model, held, fronts)
+
+
+def may_have_front(run: Run, corpus: Corpus) -> bool:
+    """Not before copying is learned: what is far off is no help with that."""
+    return corpus.is_ready and run.progress.step >= COPYING_STEPS
+
+
+def save_and_check(run: Run, model: Model, held: Corpus, fronts: Fronts) -> None:
+    """A checkpoint, and how held-out episodes go: behind their prompt, and behind long fronts."""
     save_checkpoint(run)
-    if held.is_ready:
-        log(run, held=check(run, model, held))
+    if not held.is_ready:
+        return
+    log(run, held=check(run, model, held, SHAPE))
+    for size, (_, front) in fronts.alive.items():
+        if front.before.facts is None:  # the held-out prompts follow it
+            tokens = len(front.before.ids)
+            log(run, front=tokens, held=check(run, model, held, size.batch, front))
 
 
 def fast_products() -> torch.dtype:
@@ -222,10 +250,18 @@ def copying_part(step_number: int) -> float:
     return max(COPYING_ALWAYS, COPYING_AT_FIRST * fading)
 
 
-def step(run: Run, model: Model, rows: Rows, factor: float) -> float:
+def step(
+    run: Run,
+    model: Model,
+    rows: Rows,
+    factor: float,
+    shape: Shape = SHAPE,
+    front: Front | None = None,
+) -> float:
     """One optimizer step; the mean loss of the chosen tokens."""
     weights = run.weights
-    hidden, loads = model.hidden(weights, torch.from_numpy(rows.ids), SHAPE)
+    layers = front.layers if front else None
+    hidden, loads = model.hidden(weights, torch.from_numpy(rows.ids), shape, layers)
     codes = torch.from_numpy(rows.loss)
     chosen = (codes != 0).nonzero()[:, 0]
     logits = product(hidden[chosen], weights["lm_head.weight"], model.products)
@@ -248,7 +284,9 @@ def balance(weights: dict[str, Tensor], loads: list[Tensor], rate: float) -> Non
             bias += rate * torch.sign(load.mean() - load)
 
 
-def check(run: Run, model: Model, held: Corpus) -> dict[str, Any]:
+def check(
+    run: Run, model: Model, held: Corpus, shape: Shape, front: Front | None = None
+) -> dict[str, Any]:
     """Exactly predicted turns of held-out episodes, calls and texts, the grammar's tokens left out.
 
     Every position is asked with the right tokens before it, which for a whole turn is the same as
@@ -257,8 +295,9 @@ def check(run: Run, model: Model, held: Corpus) -> dict[str, Any]:
     random = np.random.default_rng(SEED)
     right: dict[str, list[int]] = defaultdict(list)
     for _ in range(CHECK_BATCHES):
-        rows = task_rows(held, SHAPE, random)
-        hidden, _ = model.hidden(run.weights, torch.from_numpy(rows.ids), SHAPE)
+        rows = task_rows(held, shape, random, before=front.before if front else None)
+        layers = front.layers if front else None
+        hidden, _ = model.hidden(run.weights, torch.from_numpy(rows.ids), shape, layers)
         with torch.no_grad():
             best = functional.linear(hidden, run.weights["lm_head.weight"]).argmax(-1).numpy()
         for span in rows.episodes:

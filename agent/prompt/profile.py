@@ -57,6 +57,12 @@ def render_prompt(
     ]
 
 
+def with_front(prompt: Sequence[Segment], text: str) -> list[Segment]:
+    """`prompt` with `text` before its system text: how a model fares behind a long handbook."""
+    begin, system, *rest = prompt
+    return [begin, data(f"{text}\n\n{system.text}"), *rest] if text else list(prompt)
+
+
 def stable_part(prompt: Sequence[Segment]) -> list[Segment]:
     """The beginning of a `render_prompt` that is the same in every directory on every day: all up
     to the reminder. Its end is the end of a token, as what follows is a control token."""

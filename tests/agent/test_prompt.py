@@ -9,7 +9,7 @@ import pytest
 from ds4_agent.agent.errors import UsageError
 from ds4_agent.agent.prompt import facts as facts_of
 from ds4_agent.agent.prompt.facts import Facts, gather_facts, git_branch
-from ds4_agent.agent.prompt.profile import profile_text, render_prompt
+from ds4_agent.agent.prompt.profile import profile_text, render_prompt, with_front
 from ds4_agent.engine.dsml.segments import spell
 from ds4_agent.engine.dsml.tokenizer import Tokenizer
 from ds4_agent.tools.registry import builtin_tools
@@ -127,3 +127,11 @@ def test_the_branch_of_a_linked_worktree(tmp_path: Path) -> None:
 def test_facts_of_a_day(repo: Path) -> None:
     expected = Facts("make test", str(repo), "main", "2026-11-22")
     assert gather_facts(repo, today=date(2026, 11, 22)) == expected
+
+
+def test_a_front_stands_before_the_system_text_and_changes_nothing_else() -> None:
+    plain = render_prompt("nano", builtin_tools(), Facts(tests="make test"))
+    fronted = with_front(plain, "A long handbook.")
+    assert fronted[1].text == f"A long handbook.\n\n{plain[1].text}"
+    assert [fronted[0], *fronted[2:]] == [plain[0], *plain[2:]]
+    assert with_front(plain, "") == plain

@@ -8,15 +8,19 @@ pytest.importorskip("torch")
 from training.model import Shape
 from training.shards import (
     ANY_FACTS,
+    CONVERSATIONS,
     EPISODE,
+    FRONT,
     PREFIX,
     Corpus,
     Sequence,
     ShardError,
+    front_text,
     next_rows,
     read_shard,
     task_rows,
 )  # fmt: skip
+from training.tokenizer import BOS, control_id
 
 SHAPE = Shape(prefix=128, rows=4, length=256)
 
@@ -61,6 +65,39 @@ def test_an_episode_that_needs_facts_stands_only_behind_them(corpus):
         span.family for _ in range(30) for span in task_rows(corpus, SHAPE, random).episodes
     }
     assert families == {"family -1"}
+
+
+def test_behind_a_text_rows_begin_with_a_prompt_that_has_no_beginning_of_its_own(corpus):
+    corpus.add(sequence(5, 4000, FRONT))
+    random = np.random.default_rng(4)
+    befores = [front_text(corpus, 2048, random) for _ in range(30)]
+    assert all(len(before.ids) == 2048 for before in befores)
+    text = next(before for before in befores if before.facts is None)
+    assert text.ids[0] == control_id(BOS)
+    starts = {tuple(prefix.ids[1:30]) for prefix in corpus.prefixes}
+    seen = [tuple(task_rows(corpus, SHAPE, random, before=text).ids[:29]) for _ in range(30)]
+    assert starts & set(seen)
+    assert all(len(task_rows(corpus, SHAPE, random, before=b).ids) == SHAPE.tokens for b in befores)
+
+
+def test_a_long_conversation_keeps_to_its_facts(corpus):
+    """An episode that needs facts 1 stands in rows behind a prompt with facts 1 only."""
+    random = np.random.default_rng(5)
+    for _ in range(20):
+        before = front_text(corpus, 1024, random)  # no texts: conversations alone
+        assert before.facts is not None
+        families = {
+            span.family for span in task_rows(corpus, SHAPE, random, before=before).episodes
+        }
+        assert families <= {"family -1", f"family {before.facts}"}
+
+
+def test_a_front_that_is_too_short_is_refused(corpus):
+    corpus.add(sequence(5, 100, FRONT))
+    random = np.random.default_rng(1)
+    assert random.random() > CONVERSATIONS  # so that a text is drawn
+    with pytest.raises(ShardError, match="too short"):
+        front_text(corpus, 2048, np.random.default_rng(1))
 
 
 def test_a_shard_of_another_tokenizer_is_refused(tmp_path):

@@ -131,3 +131,17 @@ def found(pattern: str, result: str) -> str:
 def commits(result: str) -> str:
     kept = [line for line in result.rstrip("\n").split("\n") if not line.startswith("…")]
     return "Commits:\n" + "\n".join(kept)
+
+
+def difference(result: str) -> str:
+    """The changed lines of a `git diff`, by file; of a long one only which files."""
+    if not result.startswith("diff --git"):
+        return f"{result}."
+    names = re.findall(r"^diff --git a/.* b/(.*)$", result, re.MULTILINE)
+    body, is_hunk = [], False  # a deleted `-- note` looks like a file's header
+    for line in result.split("\n"):
+        is_hunk = line.startswith("@@") or (is_hunk and not line.startswith("diff --git"))
+        body += [line] if is_hunk and line[:1] in ("+", "-") else []
+    if len(body) > SHOWN_LINES:
+        return f"Changed: {', '.join(names)}."
+    return f"Changed: {', '.join(names)}\n```diff\n" + "\n".join(body) + "\n```"

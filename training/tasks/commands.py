@@ -44,6 +44,8 @@ class Pool:
     projects: tuple[Job, ...]
     jobs: tuple[Job, ...]
     repositories: tuple[Git, ...]
+    failing: tuple[Job, ...] = ()
+    edited: tuple[Git, ...] = ()
 
 
 def pool(words: Words, size: int) -> Pool:

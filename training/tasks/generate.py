@@ -19,23 +19,28 @@ from pathlib import Path
 
 import numpy as np
 
+from ds4_agent.engine.dsml.segments import data
 from ds4_agent.engine.dsml.tokenizer import Tokenizer
 from training.tasks.commands import Pool
 from training.tasks.copying import copy
 from training.tasks.families import FAMILIES, TaskSource, shared_pool
+from training.tasks.fronts import training_front
 from training.tasks.play import Episode, Player, Turn
 from training.tasks.render import CONTEXT, Renderer, Sequence16, facts_id, facts_of, foreign_text
 from training.tasks.vocabulary import Words
 
 ROOT = Path(__file__).parent.parent.parent
 TOKENIZER = ROOT / "engine" / "nano" / "tokenizer.json"
-LONGEST = 450  # ids of one episode; longer ones are left out
+LONGEST = 900  # ids of one episode; longer ones are left out
 LONGEST_PREFIX = 600
 PREFIX_SHARE = 0.04
 PLAIN_PREFIXES = 0.6
 FILLER_SHARE = 0.02
-EPISODE, PREFIX, FILLER = 0, 1, 2
-FAMILY_NAMES = (*FAMILIES, "copy", "prefix", "filler")
+FRONTS = 4  # long texts a shard has; the trainer cuts what it needs out of them
+FRONT_TOKENS = 25_600
+TOLD_SESSIONS = 200
+EPISODE, PREFIX, FILLER, FRONT = 0, 1, 2, 3
+FAMILY_NAMES = (*FAMILIES, "copy", "prefix", "filler", "front")
 
 
 @dataclass
@@ -88,6 +93,7 @@ def make_shard(
     words = Words(rng, held=held)
     shard = Shard()
     commands: set[str] = {"python3 -m pytest -q", "unknown", "make test"}
+    sessions: list[Episode] = []
     while len(shard.sequences) < episodes:
         if rng.random() < copies:
             shard_episode(shard, renderer, copy(words), EPISODE)
@@ -99,6 +105,9 @@ def make_shard(
                 continue  # an output that names the temporary directory
             shard_episode(shard, renderer, episode, EPISODE)
             commands |= {episode.tests} if episode.tests else set()
+            sessions = [*sessions[1 - TOLD_SESSIONS :], episode]
+    for _ in range(0 if held else FRONTS):
+        add_front(shard, renderer, words, sessions)
     add_prefixes(shard, renderer, words, sorted(commands), int(episodes * PREFIX_SHARE))
     return shard
 
@@ -127,6 +136,14 @@ def add_prefixes(
             sequence = Sequence16()
             sequence.add(ids, CONTEXT)
             shard.add(sequence, PREFIX, facts_id(command), "prefix")
+
+
+def add_front(shard: Shard, renderer: Renderer, words: Words, sessions: list[Episode]) -> None:
+    """A long text to stand before prompts, at least FRONT_TOKENS of it."""
+    text = training_front(words, sessions, renderer.tokenizer, FRONT_TOKENS)
+    sequence = Sequence16()
+    sequence.add(renderer.tokenizer.encode([data(text + "\n\n")]), CONTEXT)
+    shard.add(sequence, FRONT, -1, "front")
 
 
 def filler(words: Words) -> Episode:

@@ -49,6 +49,7 @@ EXTENSIONS = words_of(
     "css rb php kt sql tsx jsx lua swift cs xml env"
 )
 UNICODE_WORDS = words_of("café naïve Größe señor Ωmega 東京 данные Łódź øre ½ → ✓ … “ok” é—è")
+UNICODE_STEMS = words_of("café größe señor данные łódź über naïve été")
 COMMENT_SIGNS = {
     "py": "#",
     "sh": "#",
@@ -175,8 +176,10 @@ class Words:
             return self.identifier(rng.choice(("camel", "pascal")))
         if pick < 0.94:
             return f"{self.word()}-{self.word()}"
-        if pick < 0.98:
+        if pick < 0.965:
             return f"{self.word()}.{self.word()}"
+        if pick < 0.975:
+            return f"{self.word()}-{rng.choice(UNICODE_STEMS)}"
         return f"{self.word()} {self.word()}"
 
     def url(self) -> str:
