@@ -5,12 +5,14 @@ screen asked. All that both screens know of commands, files and the user's own s
 it looks like is theirs.
 """
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from ds4_agent.agent.display import one_line
 from ds4_agent.agent.errors import OutputError, UsageError
 from ds4_agent.agent.material import with_files, with_names, with_results
 from ds4_agent.tui.choosing import BETWEEN_TURNS, Choosing, Rows, Work
@@ -77,6 +79,7 @@ class Leave:
 
 Following = Rows | Work | Say | Send | Draft | Theme | Leave
 NANO = "nano"
+FRESH_FOR = 2.0  # seconds
 _HISTORY, _MODEL, _TRUST = "history", "model", "trust"
 
 
@@ -93,6 +96,7 @@ class Orders:
         """`keys` are told by /help."""
         self.tally = Tally()
         self._has_told = False
+        self._found: tuple[float, UserCommands] | None = None  # when, what
         self._about = about
         self._keys = keys
         self._talk = conversation
@@ -133,7 +137,7 @@ class Orders:
         self._offered = matching(self.history.entries)
         if not self._offered:
             return [Say("Nothing was asked in this directory yet.")]
-        rows = tuple(" ".join(text.split()) for text in self._offered)
+        rows = tuple(one_line(text, 400) for text in self._offered)
         return [Rows(_HISTORY, "Earlier prompts", rows)]
 
     def rewind_rows(self, agent: "Agent | None") -> list[Following]:
@@ -236,7 +240,7 @@ class Orders:
         self._offered = list(known)
         if len(known) == 1:
             return [Say(f"The model is {now}. /model DIR loads a checkpoint of your own.")]
-        rows = tuple(f"{each} (now)" if each == now else each for each in known)
+        rows = tuple(one_line(f"{each} (now)" if each == now else each) for each in known)
         return [Rows(_MODEL, "Go on with which model?", rows)]
 
     def _use_model(self, name: str) -> list[Following]:
@@ -254,7 +258,7 @@ class Orders:
         found = brought(root, places)
         if found.is_trusted:
             return [Say(f"{found.repository} is trusted already.")]
-        title = f"May what {found.repository.name} brings run with your rights?"
+        title = f"May what {one_line(found.repository.name, 40)} brings run with your rights?"
         return [Say(found.text()), Rows(_TRUST, title, trust_rows(found))]
 
     def _trust(self) -> list[Following]:
@@ -266,6 +270,7 @@ class Orders:
         has_tools = brought(root, places).has_tools
         try:
             trust(repository_of(root), places.trusted_file)
+            self._found = None
         except TrustError as error:
             return [Say(str(error), "warning")]
         said = Say(f"{repository_of(root)} is trusted from now on.")
@@ -291,12 +296,16 @@ class Orders:
         return Say(f"Wrote {file}")
 
     def _own(self) -> "UserCommands":
+        """The user's own commands, looked up again after a moment: not at every key."""
         from ds4_agent.agent.user_commands import UserCommands, load_commands
 
         root, places = self._about.root, self._about.places
         if root is None or places is None:
             return UserCommands()
-        return load_commands(root, places, COMMANDS)
+        now = time.monotonic()
+        if self._found is None or now - self._found[0] > FRESH_FOR:
+            self._found = now, load_commands(root, places, COMMANDS)
+        return self._found[1]
 
 
 def _theme(name: str) -> list[Following]:

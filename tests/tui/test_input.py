@@ -132,9 +132,9 @@ def test_a_large_paste_is_a_mark_and_is_sent_whole(perform, stage):
 
     async def story(app, pilot):
         await pilot.press(*"see ")
-        app.query_one(PromptInput).post_message(events.Paste(lines))
+        app.post_message(events.Paste(lines))
         await stage.until(pilot, lambda: written(app) == "see [Pasted #1: 40 lines]")
-        app.query_one(PromptInput).post_message(events.Paste("a\r\nb"))
+        app.post_message(events.Paste("a\r\nb"))
         await stage.until(pilot, lambda: written(app).endswith("lines]a\nb"))
         await pilot.press("backspace", "backspace", "backspace", "enter")
         await stage.until(pilot, lambda: "Read." in stage.answers(app))
@@ -145,7 +145,7 @@ def test_a_large_paste_is_a_mark_and_is_sent_whole(perform, stage):
 
 def test_backspace_takes_a_mark_as_a_whole(perform, stage):
     async def story(app, pilot):
-        app.query_one(PromptInput).post_message(events.Paste("x" * 2000))
+        app.post_message(events.Paste("x" * 2000))
         await stage.until(pilot, lambda: written(app) == "[Pasted #1: 2,000 characters]")
         await pilot.press("backspace")
         await stage.until(pilot, lambda: written(app) == "")
@@ -366,4 +366,4 @@ def test_trust_is_said_once(perform, stage, repo: Path, tmp_path: Path):
         await pilot.press(*"/trust", "enter")
         await stage.until(pilot, lambda: "trusted already" in stage.text(app))
 
-    perform(story, stage.say("-"))
+    perform(story, stage.say("-"), size=(140, 30))

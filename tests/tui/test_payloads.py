@@ -114,7 +114,9 @@ def test_every_event_and_surface(bare_app, text):
             await pilot.pause()
             seen += painted(app)
             app.query_one(StatusLine).status = Status(activity="x", branch=text)
-            request = ApprovalRequest("1", text, "execute", {"command": text, text: text}, text)
+            request = ApprovalRequest(
+                "1", text, "execute", {"command": text, text: text}, text, real=text, rule=text
+            )
             await app.query_one("#slot").mount(ApprovalPanel(request))
             await pilot.pause()
             seen += painted(app)
@@ -200,3 +202,30 @@ def test_the_plain_prompt(text):
     for event in events(text):
         view.show(event)
     assert not bad("".join(written).replace("\n", "").replace("\t", ""))
+
+
+@pytest.mark.parametrize("text", PAYLOADS.values(), ids=PAYLOADS)
+def test_what_was_typed_before_and_names_of_files_in_the_lists(bare_app, text, tmp_path):
+    """The history of a directory and the question about a diff."""
+    file = tmp_path / "a.txt"
+    file.write_text("old\n")
+    arguments = {"path": text, "old": "old", "new": text}
+    app = bare_app(text)
+
+    async def play() -> None:
+        async with app.run_test(size=(100, 60)) as pilot:
+            app._orders.history.add(text)
+            await pilot.press("ctrl+r")
+            await pilot.pause()
+            seen = painted(app)
+            await pilot.press("escape")
+            request = ApprovalRequest("1", "edit", "edit", arguments, text, real=str(file))
+            panel = ApprovalPanel(request)
+            await app.query_one("#slot").mount(panel)
+            panel._toggle_diff()
+            await pilot.pause()
+            seen += painted(app)
+            assert "a.txt" in seen
+            assert not bad(seen), bad(seen)
+
+    asyncio.run(play())

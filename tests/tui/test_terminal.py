@@ -387,3 +387,63 @@ def test_a_session_in_use_ends_the_screen_in_one_line(start):
     assert b"goes on in a copy" in second.received
     first.type(b"\x04")
     assert first.end() == 0
+
+
+def test_the_plain_prompt_completes_runs_own_commands_and_remembers(start, script, stage):
+    steps = stage.say("Seen.", expect="File src/client.py:\nimport os(.*\n)*hello$")
+    first = start("--plain", model=script(steps))
+    first.wait_for(b"ask >")
+    first.type(b"!echo hel''lo\r")
+    first.wait_for_prompt(b"exit code 0", b"ask >")
+    first.type(b"look at @cli\t")
+    first.wait_for(b"src/client.py")
+    first.type(b"\r")
+    first.wait_for_prompt(b"Seen.", b"ask >")
+    first.type(b"/qu\t")
+    first.wait_for(b"/quit")
+    first.type(b"\r")
+    assert first.end() == 0
+    second = start("--plain")
+    second.wait_for(b"ask >")
+    second.type(b"\x12look")
+    second.wait_for(b" at @src/client.py")
+    second.type(b"\r\x03")
+    second.wait_for_prompt(b"again quits", b"ask >")
+    second.type(b"\x04")
+    assert second.end() == 0
+
+
+def test_a_question_on_the_plain_prompt_can_be_answered_for_ever(
+    start, script, stage, repo: Path, tmp_path: Path
+):
+    edit = {"path": "src/client.py", "old": "retries = 3", "new": "retries = 5"}
+    terminal = start("--plain", model=script(stage.call("edit", **edit), stage.say("Done.")))
+    terminal.wait_for(b"ask >")
+    terminal.type(b"go\r")
+    terminal.wait_for(b"always, diff, or no")
+    assert str(repo.resolve()).encode() in terminal.received
+    terminal.type(b"diff\r")
+    terminal.wait_for_prompt(b"+ retries = 5", b"always, diff, or no")
+    terminal.type(b"always\r")
+    terminal.wait_for(b"Done.")
+    terminal.hang_up()
+    terminal.end()
+    assert "retries = 5" in (repo / "src/client.py").read_text()
+    assert "edit(src/client.py)" in (tmp_path / "home/config/config.toml").read_text()
+
+
+@pytest.mark.parametrize(("arguments", "mark"), [((), b"ready"), (("--plain",), b"ask >")])
+def test_the_editor_has_the_terminal_and_gives_it_back(start, tmp_path: Path, arguments, mark):
+    editor = tmp_path / "editor"
+    editor.write_text('#!/bin/sh\nstty -a | grep -o " icanon"\ncat "$1"\necho edited > "$1"\n')
+    editor.chmod(0o755)
+    terminal = start(*arguments, EDITOR=str(editor))
+    terminal.wait_for(mark)
+    terminal.type(b"draft\x07")
+    terminal.wait_for(b" icanon")
+    terminal.wait_for(b"edited")
+    terminal.type(b"\r")
+    terminal.wait_for_prompt(b"Hello from the model.", mark)
+    terminal.type(b"\x04")
+    assert terminal.end() == 0
+    assert terminal.is_restored()
