@@ -31,12 +31,14 @@ def main() -> None:
         arguments = [str(directory), *map(str, lengths)]
         ours = [Speed(**row) for row in _part("ours", arguments)]
         theirs = [] if options.no_oracle else _part("oracle", arguments)
+        has_nano = (NANO / "model.safetensors").is_file()
+        jobs = _part("jobs", [str(directory)]) if has_nano and not options.quick else []
     rows = _speeds(ours, [Speed(**row) for row in theirs])
-    if (NANO / "model.safetensors").is_file():
+    if has_nano:
         rows += [[name, figure, "", "", "", ""] for name, figure in _part("nano", [])]
-        rows += (
-            [] if options.quick else _part("cache", []) + _part("forks", []) + _part("handbook", [])
-        )
+        if not options.quick:
+            rows += [row for part in ("cache", "forks", "handbook") for row in _part(part, [])]
+    rows += jobs
     print(machine())
     print(f"Random model of {parameters / 1e6:.1f} M parameters, fp32; speeds in tokens/s.")
     for row in theirs:

@@ -11,11 +11,11 @@ from pathlib import Path
 
 from bench.figures import prompt_ids
 from ds4_agent.agent.prompt.facts import Facts
-from ds4_agent.agent.prompt.profile import render_prompt, stable_part
+from ds4_agent.agent.prompt.profile import has_task, render_prompt, stable_part
 from ds4_agent.engine.api import Sampling, StoreOptions
 from ds4_agent.engine.local import ModelEngine
 from ds4_agent.engine.open import NANO
-from ds4_agent.tools.registry import builtin_tools
+from ds4_agent.tools.registry import builtin_tools, task_tool
 
 TURN, ANSWER = 256, 64  # tokens a turn brings, tokens it writes
 REPEATS = 5
@@ -46,7 +46,8 @@ def measured(profile: str, kept: Path) -> tuple[int, float, float, float]:
     cold, restored, turns = 0.0, [], []
     for repeat in range(1 + REPEATS):  # the first computes and saves, the others restore
         engine = ModelEngine(NANO, is_nano=True, store=StoreOptions(kept, BUDGET))
-        prompt = stable_part(render_prompt(profile, builtin_tools(), Facts()))
+        tools = (*builtin_tools(), *([task_tool()] if has_task(profile) else []))
+        prompt = stable_part(render_prompt(profile, tools, Facts()))
         ids = engine.tokenizer.encode(prompt)
         try:
             seconds, turn = _prompt_and_turn(engine, ids)

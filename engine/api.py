@@ -5,6 +5,7 @@ imports MLX, touches a disk or knows about messages and tools.
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
@@ -207,6 +208,12 @@ class Engine(Protocol):
 
         Raises ContextFullError or TokenRangeError.
         """
+        ...
+
+    def batching(self, limit: int) -> AbstractContextManager[None]:
+        """While it is open, contexts that sample at the same time, each in a thread of its own,
+        have up to `limit` of their single-token steps computed as one batch. Every context gets
+        the very tokens it would get alone; a context alone waits for nobody."""
         ...
 
     def close(self) -> None:

@@ -26,6 +26,7 @@ from ds4_agent.engine.api import (
 from ds4_agent.engine.dsml.constraints import Forced, Free
 from ds4_agent.engine.errors import Cancelled, ContextFullError, EngineError
 from ds4_agent.engine.sampler import choose, generator
+from ds4_agent.engine.steps import Steps
 from ds4_agent.engine.tokenlog import TokenLog, check_ids
 from ds4_agent.engine.worker import Worker, stop_if
 
@@ -52,6 +53,7 @@ class Runtime:
     vocabulary: int  # ids below it are valid
     eos: int
     context_length: int
+    steps: Steps
     store: "KvStore | None" = None
 
 
@@ -136,6 +138,18 @@ class ModelContext:
         return self._sample(sampling, grammar, min(max_tokens, room), cancel)
 
     def _sample(
+        self,
+        sampling: Sampling,
+        grammar: GrammarState | None,
+        count: int,
+        cancel: threading.Event | None,
+    ) -> Iterator[Token]:
+        try:
+            yield from self._sampled(sampling, grammar, count, cancel)
+        finally:
+            self._runtime.steps.leave(self)
+
+    def _sampled(
         self,
         sampling: Sampling,
         grammar: GrammarState | None,
@@ -229,8 +243,20 @@ class ModelContext:
         self._place = replace(self._place, log=self._place.log.appended(ids))
 
     def _compute_pending(self, cancel: threading.Event | None) -> None:
-        while self._place.state.position < len(self.tokens):
-            self._compute_chunk(cancel)
+        steps = self._runtime.steps
+        while (pending := len(self.tokens) - self._place.state.position) > 0:
+            if pending == 1 and steps.are_gathered:
+                self._step(steps, cancel)
+            else:
+                steps.leave(self)
+                self._compute_chunk(cancel)
+
+    def _step(self, steps: Steps, cancel: threading.Event | None) -> None:
+        """Compute the one pending token, beside those of other contexts, and keep it."""
+        stop_if(cancel)
+        place = self._place
+        logits, state = steps.step(self, place.log[-1], place.state)
+        self._place = replace(place, state=state, logits=logits)
 
     def _compute_chunk(self, cancel: threading.Event | None, stop: int | None = None) -> None:
         """Compute the next chunk of pending tokens, none from `stop` on, and keep it."""

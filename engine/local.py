@@ -5,6 +5,7 @@ in one EngineError that says what to do, with the thread ended.
 
 import json
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from ds4_agent.engine.context import ModelContext, Runtime
 from ds4_agent.engine.dsml.segments import EOS
 from ds4_agent.engine.dsml.tokenizer import Tokenizer
 from ds4_agent.engine.errors import Cancelled, EngineError, ModelFormatError
+from ds4_agent.engine.steps import Steps
 from ds4_agent.engine.worker import Worker
 
 __all__ = ["ModelEngine", "default_context", "says_nano", "with_store"]
@@ -61,6 +63,10 @@ class ModelEngine:
 
     def new_context(self, ids: Sequence[int] = ()) -> ModelContext:
         return ModelContext(self.runtime).holding(ids)
+
+    def batching(self, limit: int) -> AbstractContextManager[None]:
+        """See `api.Engine.batching`."""
+        return self.runtime.steps.gathered(limit)
 
     def close(self) -> None:
         if self.runtime.store is not None:
@@ -125,11 +131,13 @@ def _load(
             f"{directory}: tokenizer.json has {tokenizer.vocab_size:,} ids and config.json "
             f"{config.vocab_size:,}; the two are of different models"
         )
+    model = load_model(directory, on_load=report)
     runtime = Runtime(
         worker=worker,
-        model=load_model(directory, on_load=report),
+        model=model,
         vocabulary=tokenizer.vocab_size,
         eos=tokenizer.control(EOS),
         context_length=length,
+        steps=Steps(worker, model, tokenizer.vocab_size),
     )
     return runtime, fingerprint(directory)

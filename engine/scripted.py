@@ -5,6 +5,7 @@ computes nothing, ignores sampling and grammar, so it can play what a real model
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -45,6 +46,10 @@ class ScriptedEngine:
     def new_context(self, ids: Sequence[int] = ()) -> "ScriptedContext":
         check_ids(ids, self.tokenizer.vocab_size, 0, self.context_length)
         return ScriptedContext(self, Place(TokenLog().appended(ids), len(ids)))
+
+    def batching(self, limit: int) -> AbstractContextManager[None]:
+        """Nothing to gather: a script costs no step."""
+        return nullcontext()
 
     def close(self) -> None:
         """Nothing to free."""

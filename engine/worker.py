@@ -5,7 +5,7 @@ closures at once, never lets an exception of MLX out as anything but an EngineEr
 
 import threading
 from collections.abc import Callable
-from concurrent.futures import CancelledError, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
 from ds4_agent.engine.errors import Cancelled, EngineError
@@ -43,10 +43,20 @@ class Worker:
         EngineError with it as the cause. A KeyboardInterrupt in the waiting caller leaves `fn`
         running to its end; its result is dropped.
         """
+        return self.outcome(self.submit(fn, *args, **kwargs))
+
+    def submit(self, fn: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> "Future[R]":
+        """Have `fn` run on the engine thread, behind what was submitted before. Does not wait.
+
+        Raises EngineError when the engine is closed; a `close` before `fn` begins cancels it.
+        """
         try:
-            future = self._executor.submit(fn, *args, **kwargs)
+            return self._executor.submit(fn, *args, **kwargs)
         except RuntimeError as error:
             raise EngineError("the engine is closed") from error
+
+    def outcome(self, future: "Future[R]") -> R:
+        """Wait for `future`, which the engine thread completes. Result and errors as of `call`."""
         try:
             return future.result()
         except (EngineError, Cancelled):

@@ -1,13 +1,15 @@
 """The handbook: chapters in Markdown, assembled into what the model reads before each session.
 
 In: the files `handbook/NN-name.md`, in the order of their names, and the built-in tools. Out: the
-chapters' texts, the same bytes in every directory, on every day and machine.
+chapters as segments, the same in every directory, on every day and machine.
 
 A chapter writes a call as Python in a fence marked `call`; it is rendered by the encoder of the
-prompt format, so that an example is what a model has to write. A fence marked `result` becomes the
-result as the model reads it; a test runs the calls and compares. `{{signature NAME}}` and
-`{{figure NAME}}` are taken from the tools themselves. `60-` to `69-` are the worked sessions
-(`worked.py` makes them).
+prompt format, so that an example is what a model has to write. Its tags hold the real DSML token,
+as those of the TOOLS block do: a model that reads the plain spelling tends to write it. That is the
+only control token here. A fence marked `result` becomes the result as the model reads it; a test
+runs the calls and compares. Results, values and all other words are data, whatever they spell.
+`{{signature NAME}}` and `{{figure NAME}}` are taken from the tools themselves. `60-` to `69-` are
+the worked sessions (the package `worked` makes them).
 """
 
 from __future__ import annotations
@@ -19,18 +21,19 @@ from importlib.resources import files
 
 from ds4_agent.engine.dsml.block import call_segments
 from ds4_agent.engine.dsml.calls import ParsedCall
-from ds4_agent.engine.dsml.segments import spell
+from ds4_agent.engine.dsml.encode import tool_result_segments
+from ds4_agent.engine.dsml.segments import Segment, data
 
-__all__ = ["chapter_sources", "chapters", "parse_calls"]
+__all__ = ["chapter_sources", "chapters", "parse_calls", "rendered"]
 
 _FENCE = re.compile(r"^```(call|result)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _PLACE = re.compile(r"\{\{(signature|figure) (\w+)\}\}")
 
 
 @functools.cache
-def chapters() -> tuple[tuple[str, str], ...]:
-    """(name, text) of each chapter in order, without the blank line between two."""
-    return tuple((name, _rendered(text)) for name, text in chapter_sources())
+def chapters() -> tuple[tuple[str, tuple[Segment, ...]], ...]:
+    """(name, segments) of each chapter in order, without the blank line between two."""
+    return tuple((name, tuple(rendered(text))) for name, text in chapter_sources())
 
 
 def chapter_sources() -> list[tuple[str, str]]:
@@ -58,15 +61,27 @@ def parse_calls(source: str) -> list[ParsedCall]:
     return calls
 
 
-def _rendered(source: str) -> str:
-    text = _FENCE.sub(_rendered_fence, source.strip("\n"))
-    return _PLACE.sub(lambda match: _tools_say(match[1], match[2]), text)
+def rendered(source: str) -> list[Segment]:
+    """A chapter's source as the model reads it. Raises ValueError for a fence that is no call."""
+    source = source.strip("\n")
+    segments: list[Segment] = []
+    end = 0
+    for fence in _FENCE.finditer(source):
+        segments += [data(_filled(source[end : fence.start()])), *_fenced(fence[1], fence[2])]
+        end = fence.end()
+    return [segment for segment in (*segments, data(_filled(source[end:]))) if segment.text]
 
 
-def _rendered_fence(match: re.Match[str]) -> str:
-    if match[1] == "result":
-        return f"<tool_result>{match[2].removesuffix(chr(10))}</tool_result>"
-    return spell(call_segments(parse_calls(match[2]))).removeprefix("\n\n")
+def _fenced(kind: str, text: str) -> list[Segment]:
+    """Without what the encoder puts before a block and before the results of a turn: who speaks is
+    told in words here, so that no mark of a turn can be imitated as text."""
+    if kind == "result":
+        return tool_result_segments([text.removesuffix("\n")])[1:]
+    return call_segments(parse_calls(text))[1:]
+
+
+def _filled(words: str) -> str:
+    return _PLACE.sub(lambda match: _tools_say(match[1], match[2]), words)
 
 
 def _tools_say(kind: str, name: str) -> str:

@@ -75,7 +75,7 @@ def sections(
     if profile == "nano":
         return _nano(tools, facts, append)
     if profile == "lean":
-        words = [("system", profile_text("lean").rstrip("\n"))]
+        words = [("system", [data(profile_text("lean").rstrip("\n"))])]
         return _whole(words, tools, facts, effort, append, memory)
     if profile == "handbook":
         return _whole(chapters(), tools, facts, effort, append, memory)
@@ -125,7 +125,7 @@ def _nano(
 
 
 def _whole(
-    words: Sequence[tuple[str, str]],
+    words: Sequence[tuple[str, Sequence[Segment]]],
     tools: Sequence[ToolDescription],
     facts: Facts,
     effort: str | None,
@@ -133,14 +133,15 @@ def _whole(
     memory: str,
 ) -> list[tuple[str, list[Segment]]]:
     """The profiles of a full model: the named `words`, the TOOLS block, the reminder."""
-    # The handbook's calls are told, not made: data, so that they hold no control token. Only the
-    # TOOLS block shows the real one.
-    (first, text), *more = [*words, *([("append", append)] if append else [])]
-    whole = system_segments(text, [tool.schema() for tool in tools], effort=effort)
-    end = len(system_segments(text, [], effort=effort))
+    whole = system_segments("", [tool.schema() for tool in tools], effort=effort)
+    end = len(system_segments("", [], effort=effort))
+    texts = [*words]
+    if append:
+        texts.append(("append", [data(append)]))
+    (first, said), *more = texts
     return [
-        (first, whole[:end]),
-        *((name, [data(f"\n\n{said}")]) for name, said in more),
+        (first, [*whole[: end - 1], *said]),  # in place of the empty system text
+        *((name, [data("\n\n"), *text]) for name, text in more),
         ("tools", whole[end:]),
         *_reminder(facts, memory),
     ]

@@ -170,10 +170,8 @@ class _RowsTarget:
     """Rows of a known length, parted as `Rows.append` parts them."""
 
     def __init__(self, length: int, form: Form, target: type[_Target] | type[_HostTarget]) -> None:
-        full, open_ = blocking.FULL_ROWS, blocking.OPEN_ROWS
-        rest = length % full
-        sizes = [full] * (length // full) + [rest // open_ * open_, rest % open_]
-        self._targets = [target(size, form) for size in sizes]
+        self._full = length // blocking.FULL_ROWS
+        self._targets = [target(size, form) for size in blocking.block_sizes(length)]
 
     def views(self, first: int, stop: int) -> Iterator[Bits]:
         start = 0
@@ -185,8 +183,8 @@ class _RowsTarget:
             start += size
 
     def finish(self) -> Rows:
-        *full, growing, open_ = (target.finish() for target in self._targets)
-        return Rows(tuple(full), growing, open_)
+        *blocks, open_ = (target.finish() for target in self._targets)
+        return Rows(tuple(blocks[: self._full]), tuple(blocks[self._full :]), open_)
 
 
 def _slice(rows: Rows, start: int, stop: int, form: Form) -> Bits:

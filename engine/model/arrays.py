@@ -28,6 +28,13 @@ __all__ = [
 # the same memory. A GPU sees MLX only, and so does a CPU where numpy lacks the dtype (bf16).
 Array: TypeAlias = Any
 
+#
+# The tokens of a chunk stand in the first axis, [tokens, ...], and meet a weight in one product. A
+# decoding step of several states has [states, 1, ...] instead: numpy multiplies such rows one after
+# the other, each by the very call that a chunk of one token makes, so what a state gives has the
+# same bits whoever is decoded beside it. One product of all rows would add in another order. (For a
+# handful of rows it is not faster either: BLAS packs the weights first.)
+
 T = TypeVar("T")
 
 

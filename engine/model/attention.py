@@ -1,5 +1,6 @@
-"""Attention of one layer over the sliding window and the compressed rows of one state. In: the
-normed stream of a chunk and the layer's state. Out: the output and the next state. Queries are
+"""Attention of one layer over the sliding window and the compressed rows of a state. In: the
+normed stream of a chunk and the layer's state, or one token for each of several states (see
+`arrays`). Out: the output and the next state. Queries are
 taken in tiles; it never expands rows for all queries and never copies the history for a token.
 """
 
@@ -23,7 +24,7 @@ from ds4_agent.engine.model.softmax import Piece, attend_pieces, merged
 from ds4_agent.engine.model.state import LayerState
 from ds4_agent.engine.model.tiles import QUERY_TILE, score_budget, spans
 
-__all__ = ["Advanced", "Turns", "advance", "attend", "turns_of"]
+__all__ = ["Advanced", "Turns", "advance", "attend", "attend_each", "turns_of"]
 
 # Up to so many times `index_topk` rows, attending to all under a mask costs less than gathering the
 # chosen ones for each query; beyond, the work for a query no longer grows with the rows.
@@ -34,7 +35,7 @@ MERGED_ROWS = 2048
 
 @dataclass(frozen=True)
 class Turns:
-    """Rotary factors of a chunk's positions, made once for all layers. [tokens, dim / 2]."""
+    """Rotary factors of all tokens' positions, made once for all layers. [tokens, dim / 2]."""
 
     sliding: Array
     compressed: Array
@@ -51,10 +52,9 @@ class _Queries:
 
 
 def turns_of(
-    position: int, tokens: int, config: ModelConfig, rotary: Rotary, *, in_numpy: bool = False
+    positions: NDArray[np.int64], config: ModelConfig, rotary: Rotary, *, in_numpy: bool = False
 ) -> Turns:
-    """The factors for `tokens` positions from `position` on, in MLX unless asked for in numpy."""
-    positions = np.arange(position, position + tokens, dtype=np.int64)
+    """The factors for `positions` [tokens], in MLX unless asked for in numpy."""
     sizes = (config.head_dim, config.index_head_dim)
     factors = [
         *rotary.factors(positions, sizes[:1], compressed=False),
@@ -83,18 +83,8 @@ def advance(
     rotary: Rotary,
 ) -> Advanced:
     """Take in `x` [tokens, hidden] fp32, normed, of the tokens from `position` on."""
-    c, xp = config, library(x)
-    projected = cast(x, weights.inputs) @ weights.inputs.T
-    kv = fp32(projected[:, c.q_lora_rank : c.q_lora_rank + c.head_dim])
-    kv = rotate(rms_norm(kv, weights.kv_norm, c.rms_norm_eps), _turn(weights, turns))
-    if c.kv_simulation:
-        kv = round_kv(kv, c.qk_rope_head_dim)
-    local = xp.concatenate([state.window, cast(kv, state.window)], axis=0)
-    kept = max(local.shape[0] - (c.sliding_window - 1), 0)
-    after = replace(state, window=compact(local[kept:]))
-    if weights.pool is not None:
-        after = _with_rows(x, position, c.ratio(layer), after, weights, c, rotary)
-    return Advanced(after, local, projected)
+    inputs = _inputs(x, weights, _turn(weights, turns), config)
+    return _advanced(inputs, position, layer, state, weights, config, rotary)
 
 
 def attend(
@@ -109,19 +99,112 @@ def attend(
 ) -> Array:
     """[tokens - queries_from, hidden] stream dtype: what the chunk's tokens from `queries_from` on
     see in the layer. The chunk's first token stands at `position`."""
-    c, xp = config, library(advanced.projected)
     projected, turn = advanced.projected[queries_from:], _turn(weights, turns)[queries_from:]
     tokens, start = projected.shape[0], position + queries_from
-    visible = np.arange(start + 1, start + tokens + 1) // max(c.ratio(layer), 1)
-    low = cast(rms_norm(projected[:, : c.q_lora_rank], weights.q_norm, c.rms_norm_eps), weights.q)
-    q = fp32(low @ weights.q.T).reshape(tokens, c.num_attention_heads, c.head_dim)
-    q = rotate(rms_norm(q, weights.q_scale, c.rms_norm_eps), turn[:, None])
-    index = _index_queries(low, projected, advanced.state, weights, turns.index[queries_from:], c)
-    out = _attend_tiles(_Queries(q, visible, index), advanced, weights, c)
-    out = cast(rotate(out, xp.conj(turn)[:, None]), weights.inputs)
-    groups = out.reshape(tokens, c.o_groups, -1).swapaxes(0, 1)
-    mixed = (groups @ weights.out_groups.swapaxes(1, 2)).swapaxes(0, 1).reshape(tokens, -1)
-    return mixed @ weights.out.T
+    visible = np.arange(start + 1, start + tokens + 1) // max(config.ratio(layer), 1)
+    low, q = _local_queries(projected, weights, turn, config)
+    index = None
+    if _must_choose(advanced.state, config):
+        index = _index_queries(low, projected, weights, turns.index[queries_from:], config)
+    out = _attend_tiles(_Queries(q, visible, index), advanced, weights, config)
+    return _outputs(out, weights, turn, config)
+
+
+def attend_each(
+    x: Array,
+    positions: NDArray[np.int64],
+    layer: int,
+    states: Sequence[LayerState],
+    weights: AttentionWeights,
+    turns: Turns,
+    config: ModelConfig,
+    rotary: Rotary,
+) -> tuple[Array, list[LayerState]]:
+    """One token of each of `states`, at `positions` [states]: (what it sees [states, 1, hidden],
+    the layer's states after it), each with the bits that `advance` and `attend` give it alone.
+
+    `x` [states, 1, hidden] fp32 and `turns` [states, 1, dim / 2] are in numpy.
+    """
+    turn = _turn(weights, turns)
+    inputs = _inputs(x, weights, turn, config)
+    low, q = _local_queries(inputs.projected, weights, turn, config)
+    visible = (positions[:, None] + 1) // max(config.ratio(layer), 1)
+    index: tuple[Array, Array] | None = None  # of all, made when the first state needs them
+    outs, after = np.empty_like(q), []
+    for i, (position, state) in enumerate(zip(positions.tolist(), states, strict=True)):
+        advanced = _advanced(inputs.of(i), position, layer, state, weights, config, rotary)
+        own = None
+        if _must_choose(advanced.state, config):
+            index = index or _index_queries(low, inputs.projected, weights, turns.index, config)
+            own = index[0][i], index[1][i]
+        outs[i] = _attend_tiles(_Queries(q[i], visible[i], own), advanced, weights, config)
+        after.append(advanced.state)
+    return _outputs(outs, weights, turn, config), after
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    """A layer's input behind its projections. [tokens, ...], or [states, 1, ...]."""
+
+    projected: Array  # [..., q_lora_rank + head_dim (+ index_n_heads)] stream dtype
+    kv: Array  # [..., head_dim] fp32, roped
+    pooled: Array | None  # [..., values and gates] fp32; None: sliding layer
+
+    def of(self, state: int) -> "_Inputs":
+        """Those of one of several states, [1, ...]."""
+        pooled = None if self.pooled is None else self.pooled[state]
+        return _Inputs(self.projected[state], self.kv[state], pooled)
+
+
+def _inputs(x: Array, weights: AttentionWeights, turn: Array, config: ModelConfig) -> _Inputs:
+    c = config
+    projected = cast(x, weights.inputs) @ weights.inputs.T
+    kv = fp32(projected[..., c.q_lora_rank : c.q_lora_rank + c.head_dim])
+    kv = rotate(rms_norm(kv, weights.kv_norm, c.rms_norm_eps), turn)
+    if c.kv_simulation:
+        kv = round_kv(kv, c.qk_rope_head_dim)
+    pooled = None if weights.pool is None else x @ weights.pool.proj.T
+    return _Inputs(projected, kv, pooled)
+
+
+def _advanced(
+    inputs: _Inputs,
+    position: int,
+    layer: int,
+    state: LayerState,
+    weights: AttentionWeights,
+    config: ModelConfig,
+    rotary: Rotary,
+) -> Advanced:
+    """The layer's state with the keys of one chunk."""
+    xp, kv = library(inputs.kv), cast(inputs.kv, state.window)
+    local = xp.concatenate([state.window, kv], axis=0)
+    kept = max(local.shape[0] - (config.sliding_window - 1), 0)
+    after = replace(state, window=compact(local[kept:]))
+    if inputs.pooled is not None:
+        ratio = config.ratio(layer)
+        after = _with_rows(inputs.pooled, position, ratio, after, weights, config, rotary)
+    return Advanced(after, local, inputs.projected)
+
+
+def _local_queries(
+    projected: Array, weights: AttentionWeights, turn: Array, config: ModelConfig
+) -> tuple[Array, Array]:
+    """(low-rank form [..., q_lora_rank] stream dtype, queries [..., heads, head_dim] fp32)."""
+    c = config
+    low = rms_norm(projected[..., : c.q_lora_rank], weights.q_norm, c.rms_norm_eps)
+    low = cast(low, weights.q)
+    q = fp32(low @ weights.q.T).reshape(*low.shape[:-1], c.num_attention_heads, c.head_dim)
+    return low, rotate(rms_norm(q, weights.q_scale, c.rms_norm_eps), turn[..., None, :])
+
+
+def _outputs(out: Array, weights: AttentionWeights, turn: Array, config: ModelConfig) -> Array:
+    """[..., hidden] stream dtype of what the heads give, [..., heads, head_dim] fp32."""
+    out = cast(rotate(out, library(out).conj(turn)[..., None, :]), weights.inputs)
+    lead = out.shape[:-2]
+    groups = out.reshape(*lead, config.o_groups, -1).swapaxes(-2, -3)
+    mixed = groups @ weights.out_groups.swapaxes(1, 2)
+    return mixed.swapaxes(-2, -3).reshape(*lead, -1) @ weights.out.T
 
 
 def _turn(weights: AttentionWeights, turns: Turns) -> Array:
@@ -129,7 +212,7 @@ def _turn(weights: AttentionWeights, turns: Turns) -> Array:
 
 
 def _with_rows(
-    x: Array,
+    projected: Array,
     position: int,
     ratio: int,
     state: LayerState,
@@ -137,11 +220,13 @@ def _with_rows(
     config: ModelConfig,
     rotary: Rotary,
 ) -> LayerState:
-    """The state with the rows of the groups that `x` closes. A token sees the row it completes."""
+    """The state with the rows of the groups that close. A token sees the row it completes."""
     assert weights.pool is not None
     assert state.pending is not None
     assert state.rows is not None
-    new = compress(x, state.pending, position, ratio, weights.pool, weights.index, config, rotary)
+    new = compress(
+        projected, state.pending, position, ratio, weights.pool, weights.index, config, rotary
+    )
     rows, index_rows = state.rows, state.index_rows
     if new.rows is not None:
         rows = rows.append(cast(new.rows, state.window))
@@ -150,24 +235,23 @@ def _with_rows(
     return replace(state, pending=compact(new.pending), rows=rows, index_rows=index_rows)
 
 
+def _must_choose(state: LayerState, config: ModelConfig) -> bool:
+    """Whether the indexer has a say: not while all rows are taken anyway."""
+    return state.index_rows is not None and state.index_rows.length > config.index_topk
+
+
 def _index_queries(
-    low: Array,
-    projected: Array,
-    state: LayerState,
-    weights: AttentionWeights,
-    turn: Array,
-    config: ModelConfig,
-) -> tuple[Array, Array] | None:
-    """Index queries and head weights, fp32; None while all rows are taken anyway."""
+    low: Array, projected: Array, weights: AttentionWeights, turn: Array, config: ModelConfig
+) -> tuple[Array, Array]:
+    """Index queries [..., heads, dim] and head weights [..., heads], fp32."""
     c = config
-    if weights.index is None or state.rows is None or state.rows.length <= c.index_topk:
-        return None
-    q = (low @ weights.index.q.T).reshape(-1, c.index_n_heads, c.index_head_dim)
-    q = rotate(fp32(q), turn[:, None])
+    assert weights.index is not None
+    q = (low @ weights.index.q.T).reshape(*low.shape[:-1], c.index_n_heads, c.index_head_dim)
+    q = rotate(fp32(q), turn[..., None, :])
     if weights.index.rotation is not None:
         q = round_index(q, weights.index.rotation)
     scale = c.index_head_dim**-0.5 * c.index_n_heads**-0.5
-    return q, fp32(projected[:, c.q_lora_rank + c.head_dim :]) * scale
+    return q, fp32(projected[..., c.q_lora_rank + c.head_dim :]) * scale
 
 
 def _attend_tiles(

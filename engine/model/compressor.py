@@ -1,5 +1,5 @@
 """The compressor: every `ratio` tokens become one row, pooled with a softmax of gates for each
-channel. In: the attention's input, fp32, and what is pending. Out: the rows of the groups that
+channel. In: the attention's input, projected, and what is pending. Out: the rows of the groups that
 closed and what is pending now. Everything in fp32; it does not keep rows.
 """
 
@@ -26,7 +26,7 @@ class Pooled:
 
 
 def compress(
-    x: Array,
+    projected: Array,
     pending: Array,
     position: int,
     ratio: int,
@@ -35,13 +35,14 @@ def compress(
     config: ModelConfig,
     rotary: Rotary,
 ) -> Pooled:
-    """Pool `x` [tokens, hidden] fp32, whose first token stands at `position`.
+    """Pool `projected` [tokens, values and gates] fp32, the input times `pool.proj`; its first
+    token stands at `position`.
 
     `index` is given on CSA layers: their groups overlap, and the indexer's keys are pooled in the
     same pass, their channels beside the rows' (the softmax is one for each channel).
     """
-    inputs = library(x).concatenate([pending, x @ pool.proj.T], axis=0)
-    groups = (position % ratio + x.shape[0]) // ratio
+    inputs = library(projected).concatenate([pending, projected], axis=0)
+    groups = (position % ratio + projected.shape[0]) // ratio
     if not groups:
         return Pooled(None, None, inputs)
     used = groups * ratio

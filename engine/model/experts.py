@@ -1,6 +1,6 @@
 """The mixture of experts: a router by score or by a table of token ids, the routed experts and the
 shared one. In: the normed stream and the input token ids. Out: their weighted sum. Router, clamp
-and activation in fp32; it keeps no state.
+and activation in fp32; it keeps no state. Instead of [tokens] it takes [states, 1] (see `arrays`).
 """
 
 import itertools
@@ -33,9 +33,9 @@ def route(
     else:
         # The bias decides which experts are taken and has no part in their shares.
         ranked = scores if weights.bias is None else scores + weights.bias
-        chosen = xp.argpartition(-ranked, k - 1, axis=1)[:, :k]
-    taken = xp.take_along_axis(scores, like(x, chosen), axis=1)
-    total = xp.sum(taken, axis=1, keepdims=True) + 1e-20
+        chosen = xp.argpartition(-ranked, k - 1, axis=-1)[..., :k]
+    taken = xp.take_along_axis(scores, like(x, chosen), axis=-1)
+    total = xp.sum(taken, axis=-1, keepdims=True) + 1e-20
     return chosen, taken * (config.routed_scaling_factor / total)
 
 
@@ -53,7 +53,7 @@ def apply_experts(
         routed = _gathered(stream, like(x, chosen), weights, config)
     else:
         routed = _sorted(stream, like(x, chosen), weights, config)
-    mixed = (shares[:, None] @ fp32(routed))[:, 0]
+    mixed = (shares[..., None, :] @ fp32(routed))[..., 0, :]
     shared = _swiglu(stream @ weights.shared_gate_up.T, config) @ weights.shared_down.T
     return mixed + fp32(shared)
 
@@ -97,12 +97,13 @@ def _sorted(x: mx.array, chosen: mx.array, weights: ExpertWeights, config: Model
 def _one_by_one(
     x: Array, chosen: NDArray[np.int32], weights: ExpertWeights, config: ModelConfig
 ) -> Array:
-    """On a CPU: sorted by expert, one product for all tokens of each, [tokens, k, hidden].
+    """On a CPU: sorted by expert, one product for all tokens of each, [tokens, k, hidden], or one
+    after the other for states [states, 1, k, hidden].
 
     MLX's grouped product takes the rows one at a time there, thirteen times slower, and only fp32.
     """
-    xp, (tokens, k) = library(x), chosen.shape
-    if tokens == 1:
+    xp, k = library(x), chosen.shape[-1]
+    if chosen.shape[:-1] == (1,):
         hidden = xp.concatenate([_expert(x, weights.gate_up, e) for e in chosen[0].tolist()])
         hidden = _swiglu(hidden, config)[:, None]
         taken = zip(hidden, chosen[0].tolist(), strict=True)
@@ -115,10 +116,10 @@ def _one_by_one(
     hidden = xp.concatenate([_expert(rows[a:b], weights.gate_up, e) for e, a, b in parts])
     hidden = _swiglu(hidden, config)
     out = xp.concatenate([_expert(hidden[a:b], weights.down, e) for e, a, b in parts])
-    return out[like(x, np.argsort(order).astype(np.int32))].reshape(tokens, k, -1)
+    return out[like(x, np.argsort(order).astype(np.int32))].reshape(*chosen.shape, -1)
 
 
 def _expert(rows: Array, stacked: Array, expert: int) -> Array:
-    """rows [n, k] times the expert's matrix [m, k], transposed."""
+    """rows [n, k] or [n, 1, k] times the expert's matrix [m, k], transposed."""
     # A slice is a view; MLX would gather, and so copy, the matrix of a single index.
     return rows @ stacked[expert : expert + 1].reshape(stacked.shape[1:]).T

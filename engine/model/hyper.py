@@ -1,6 +1,7 @@
 """Manifold-constrained hyper-connections: a sublayer reads one mix of the n residual streams and
 writes back through another, with weights computed from the streams themselves. In: streams
-`[tokens, n, hidden]`. Everything in fp32; it never mixes tokens.
+`[tokens, n, hidden]`, or `[states, 1, n, hidden]` (see `arrays`). Everything in fp32; it never
+mixes tokens.
 """
 
 from collections.abc import Sequence
@@ -42,29 +43,29 @@ def read_streams(
     streams: Array, weights: HyperWeights, norm: Array, config: ModelConfig
 ) -> tuple[Array, Mixing]:
     """(the sublayer's input [tokens, hidden] fp32, normed with `norm`; the way back)."""
-    tokens, n, _ = streams.shape
+    *lead, n, _ = streams.shape
     streams = fp32(streams)
     logits = _stream_logits(streams, weights.fn, weights.base, config)
     # pre = sigmoid + eps and post = 2 sigmoid, as one multiplication and one addition.
-    gates = sigmoid(logits[:, : 2 * n]) * weights.gate_scale + weights.gate_shift
-    comb = softmax(logits[:, 2 * n :].reshape(tokens, n, n)).reshape(tokens, -1)
-    comb = _sinkhorn(comb, weights, config).reshape(tokens, n, n)
-    x = (gates[:, None, :n] @ streams).reshape(tokens, -1)
+    gates = sigmoid(logits[..., : 2 * n]) * weights.gate_scale + weights.gate_shift
+    comb = softmax(logits[..., 2 * n :].reshape(*lead, n, n)).reshape(*lead, -1)
+    comb = _sinkhorn(comb, weights, config).reshape(*lead, n, n)
+    x = (gates[..., None, :n] @ streams).reshape(*lead, -1)
     # Stream i contributes comb[i, j] to stream j: the published matrix is used transposed.
-    mixing = Mixing(gates[:, n:, None], comb.swapaxes(1, 2))
+    mixing = Mixing(gates[..., n:, None], comb.swapaxes(-1, -2))
     return rms_norm(x, norm, config.rms_norm_eps), mixing
 
 
 def write_streams(streams: Array, y: Array, mixing: Mixing) -> Array:
     """The streams after a sublayer that gave `y` [tokens, hidden]; dtype of `streams`."""
-    return cast(mixing.comb @ fp32(streams) + mixing.post * fp32(y)[:, None], streams)
+    return cast(mixing.comb @ fp32(streams) + mixing.post * fp32(y)[..., None, :], streams)
 
 
 def collapse_streams(streams: Array, fn: Array, base: Array, config: ModelConfig) -> Array:
     """The one vector [tokens, hidden] fp32 that goes to the output norm."""
     streams = fp32(streams)
     pre = sigmoid(_stream_logits(streams, fn, base, config)) + config.hc_eps
-    return (pre[:, None] @ streams).reshape(streams.shape[0], -1)
+    return (pre[..., None, :] @ streams).reshape(*streams.shape[:-2], -1)
 
 
 def hyper_weights(
@@ -86,14 +87,14 @@ def hyper_weights(
 
 def _stream_logits(streams: Array, fn: Array, base: Array, config: ModelConfig) -> Array:
     """fn applied to the RMS-normalised streams, plus base: [tokens, rows of fn]."""
-    flat = streams.reshape(streams.shape[0], -1)
+    flat = streams.reshape(*streams.shape[:-2], -1)
     return rms_norm(flat, None, config.rms_norm_eps) @ fn.T + base
 
 
 def _sinkhorn(comb: Array, weights: HyperWeights, config: ModelConfig) -> Array:
-    """Alternately divide columns and rows of [tokens, n²] by (their sum + eps)."""
-    one = like(comb, np.ones((comb.shape[0], 1), dtype=np.float32))
-    x = library(comb).concatenate([comb + config.hc_eps, one], axis=1)
+    """Alternately divide columns and rows of [..., n²] by (their sum + eps)."""
+    one = like(comb, np.ones((*comb.shape[:-1], 1), dtype=np.float32))
+    x = library(comb).concatenate([comb + config.hc_eps, one], axis=-1)
     rows, columns = weights.row_sums, weights.column_sums
     matrices = [columns, *[rows, columns] * (config.hc_sinkhorn_iters - 1)]
     if isinstance(x, np.ndarray):
@@ -101,18 +102,20 @@ def _sinkhorn(comb: Array, weights: HyperWeights, config: ModelConfig) -> Array:
     else:
         for matrix in matrices:
             x = x / (x @ matrix)
-    return x[:, :-1]
+    return x[..., :-1]
 
 
 def _divide_in_place(x: NDArray[np.float32], matrices: Sequence[NDArray[np.float32]]) -> None:
     """x = x / (x @ matrix) for each of the alternating `matrices`."""
     sums, before = np.empty_like(x), b""
+    is_step = x.ndim == 3 or len(x) == 1
+    times = np.dot if x.ndim == 2 else np.matmul  # `dot` is the faster, and knows no third axis
     for number, matrix in enumerate(matrices):
-        np.dot(x, matrix, out=sums)
+        times(x, matrix, out=sums)
         np.divide(x, sums, out=x)
         # Once a whole iteration changes no bit, no later one will. One token is there after about
         # half of the iterations; of many tokens one is always late, so they are not looked at.
-        if len(x) == 1 and number % 2 == 0:
+        if is_step and number % 2 == 0:
             now = x.tobytes()
             if now == before:
                 break

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ds4_agent.engine.errors import TokenRangeError
 from ds4_agent.engine.model.arrays import Array, library, like, on_host, rms_norm
-from ds4_agent.engine.model.attention import advance, attend, turns_of
+from ds4_agent.engine.model.attention import Turns, advance, attend, attend_each, turns_of
 from ds4_agent.engine.model.config import ModelConfig
 from ds4_agent.engine.model.experts import apply_experts, route
 from ds4_agent.engine.model.hyper import collapse_streams, read_streams, write_streams
@@ -65,6 +65,25 @@ class Model:
         """Like a call, with logits [tokens, vocab] of every token. For tests and evaluation."""
         return self._forward(tokens, state, last_only=False)
 
+    def step_many(
+        self, tokens: Sequence[int], states: Sequence[State]
+    ) -> tuple[Array, list[State]]:
+        """One token for each of `states`, whatever their positions: (logits [states, vocab] fp32,
+        the states after). Every row has the bits a call with that state alone would give it.
+
+        In numpy the weights are gone through once for all. MLX would choose another product for
+        more rows, with other roundings, so there the states are computed one after the other.
+        Raises TokenRangeError.
+        """
+        ids = self._checked(tokens)
+        if len(ids) != len(states):
+            raise ValueError(f"{len(ids)} tokens for {len(states)} states")
+        if len(states) == 1 or self._on_host is None:
+            each = [self([t], state) for t, state in zip(ids.tolist(), states, strict=True)]
+            logits = [logits for logits, _ in each]
+            return library(logits[0]).stack(logits), [after for _, after in each]
+        return self._step_on_host(self._on_host, ids, [_in_numpy(state) for state in states])
+
     def _forward(
         self, tokens: Sequence[int], state: State, *, last_only: bool
     ) -> tuple[Array, State]:
@@ -88,9 +107,7 @@ class Model:
         self, weights: Parameters, ids: NDArray[np.int32], state: State, *, last_only: bool
     ) -> tuple[Array, State]:
         """The same in numpy, with the cores side by side. No thread but this one touches MLX."""
-        before: Sequence[LayerState] = state.layers
-        if isinstance(before[0].window, mx.array):  # at the beginning, or read from disk
-            before = [layer.mapped(lambda leaf: np.array(leaf, copy=False)) for layer in before]
+        before = _in_numpy(state).layers
 
         def work(start: int, stop: int, before: Before, behind: Behind) -> Array:
             return self._through_layers(
@@ -119,7 +136,8 @@ class Model:
         shape = (len(ids), config.hc_mult, config.hidden_size)
         streams = library(embed).broadcast_to(embed[like(embed, ids)][:, None], shape)
         in_numpy = weights is self._on_host
-        turns = turns_of(position, len(ids), config, self._rotary, in_numpy=in_numpy)
+        positions = np.arange(position, position + len(ids), dtype=np.int64)
+        turns = turns_of(positions, config, self._rotary, in_numpy=in_numpy)
         for layer, own in enumerate(weights.layers):
             x, mixing = read_streams(streams, own.attention_hyper, own.attention_norm, config)
             advanced = advance(
@@ -136,8 +154,39 @@ class Model:
             streams = write_streams(streams, y, mixing)
         return streams
 
+    def _step_on_host(
+        self, weights: Parameters, ids: NDArray[np.int32], states: Sequence[State]
+    ) -> tuple[Array, list[State]]:
+        """One of `ids` [states] for each of `states`, all in numpy. Arrays are [states, 1, ...]."""
+        embed, config = weights.embed, self.config
+        positions = np.array([state.position for state in states], dtype=np.int64)
+        tables = turns_of(positions, config, self._rotary, in_numpy=True)
+        turns = Turns(
+            *(table[:, None] for table in (tables.sliding, tables.compressed, tables.index))
+        )
+        ids = ids[:, None]
+        shape = (len(ids), 1, config.hc_mult, config.hidden_size)
+        streams = np.broadcast_to(embed[ids][:, :, None], shape)
+        layers: list[list[LayerState]] = []
+        for layer, own in enumerate(weights.layers):
+            x, mixing = read_streams(streams, own.attention_hyper, own.attention_norm, config)
+            before = [state.layers[layer] for state in states]
+            y, after = attend_each(
+                x, positions, layer, before, own.attention, turns, config, self._rotary
+            )
+            layers.append(after)
+            streams = write_streams(streams, y, mixing)
+            x, mixing = read_streams(streams, own.expert_hyper, own.expert_norm, config)
+            chosen, shares = route(x, ids, own.experts, config)
+            y = apply_experts(x, chosen, shares, own.experts, config)
+            streams = write_streams(streams, y, mixing)
+        logits = self._logits(streams, weights)[:, 0]
+        own_layers = zip(*layers, strict=True)
+        after_all = [State(int(p) + 1, own) for p, own in zip(positions, own_layers, strict=True)]
+        return logits, after_all
+
     def _logits(self, streams: Array, p: Parameters) -> Array:
-        """[tokens, vocab] fp32 of streams [tokens, n, hidden]."""
+        """[..., vocab] fp32 of streams [..., n, hidden]."""
         x = collapse_streams(streams, p.head_fn, p.head_base, self.config)
         return rms_norm(x, p.norm, self.config.rms_norm_eps) @ p.head.T
 
@@ -152,3 +201,12 @@ class Model:
                 "the tokenizer belongs to another model"
             )
         return ids.astype(np.int32)
+
+
+def _in_numpy(state: State) -> State:
+    """The same with every array, if it is of MLX, as a numpy view of it."""
+    if not isinstance(state.layers[0].window, mx.array):
+        return state
+    # At the beginning, or read from disk.
+    layers = [layer.mapped(lambda leaf: np.array(leaf, copy=False)) for layer in state.layers]
+    return State(state.position, tuple(layers))

@@ -10,12 +10,15 @@ import mlx.core as mx
 
 from ds4_agent.engine.model.arrays import Array, compact, library
 
-__all__ = ["FULL_ROWS", "OPEN_ROWS", "Rows"]
+__all__ = ["FULL_ROWS", "OPEN_ROWS", "Rows", "block_sizes"]
 
 # Rows arrive one at a time in decoding. They are copied within an open block of fewer than
-# OPEN_ROWS rows, then once into a growing block of fewer than FULL_ROWS, then never again: the work
-# for a row does not grow with the history, and a million tokens of CSA are 32 full blocks, so a
-# query visits few arrays. Both sizes are multiples of the rows of 128 tokens (32 CSA, 1 HCA).
+# OPEN_ROWS rows. Finished, it joins growing blocks of 1, 2, 4 … times that size, each there once at
+# the most, as the digits of a binary number: a row is copied five times until it is in a full
+# block, and then never again. So the work for a row does not grow with the history, a million
+# tokens of CSA are 32 full blocks and a few others, so a query visits few arrays, and of all that
+# many forks of one state share, a fork copies little when it finishes a block of its own. Both
+# sizes are multiples of the rows of 128 tokens (32 CSA, 1 HCA).
 OPEN_ROWS = 256
 FULL_ROWS = 8192
 
@@ -25,37 +28,44 @@ class Rows:
     """Rows `[length, width]`, oldest first, all of one width and dtype."""
 
     full: tuple[Array, ...]  # each [FULL_ROWS, width], shared by all states that reach it
-    growing: Array  # [a multiple of OPEN_ROWS below FULL_ROWS, width]
+    growing: tuple[Array, ...]  # each [OPEN_ROWS times a power of two, width], descending
     open: Array  # [fewer than OPEN_ROWS, width]
 
     @staticmethod
     def empty(width: int, dtype: mx.Dtype) -> "Rows":
-        nothing = mx.zeros((0, width), dtype=dtype)
-        return Rows((), nothing, nothing)
+        return Rows((), (), mx.zeros((0, width), dtype=dtype))
 
     @property
     def length(self) -> int:
-        return len(self.full) * FULL_ROWS + len(self.growing) + len(self.open)
+        rest: int = sum(block.shape[0] for block in (*self.growing, self.open))
+        return len(self.full) * FULL_ROWS + rest
 
     def append(self, new: Array) -> "Rows":
         """These rows and `new` [n, width] behind them."""
-        full, growing, rest = self.full, self.growing, _joined((self.open, new))
-        finished = rest.shape[0] // OPEN_ROWS * OPEN_ROWS
-        if finished:
-            growing = _joined((growing, rest[:finished]))
-            rest = compact(rest[finished:])
-        while growing.shape[0] >= FULL_ROWS:
-            full = (*full, compact(growing[:FULL_ROWS]))
-            growing = compact(growing[FULL_ROWS:])
-        return Rows(full, growing, rest)
+        rest = _joined((self.open, new))
+        if rest.shape[0] < OPEN_ROWS:
+            return Rows(self.full, self.growing, rest)
+        old, sizes = (*self.full, *self.growing), block_sizes(self.length + new.shape[0])
+        kept = 0
+        while kept < min(len(old), len(sizes) - 1) and old[kept].shape[0] == sizes[kept]:
+            kept += 1
+        rest, start = _joined((*old[kept:], rest)), 0
+        cut = []
+        for size in sizes[kept:]:
+            cut.append(compact(rest[start : start + size]))
+            start += size
+        blocks = (*old[:kept], *cut[:-1])
+        count = sizes.count(FULL_ROWS)
+        return Rows(blocks[:count], blocks[count:], cut[-1])
 
     def blocks(self) -> tuple[Array, ...]:
         """The arrays that hold the rows, oldest first, none empty."""
-        return tuple(b for b in (*self.full, self.growing, self.open) if b.shape[0])
+        return tuple(b for b in (*self.full, *self.growing, self.open) if b.shape[0])
 
     def mapped(self, change: Callable[[Array], Array]) -> "Rows":
         """The same with every array changed."""
-        return Rows(tuple(map(change, self.full)), change(self.growing), change(self.open))
+        full, growing = tuple(map(change, self.full)), tuple(map(change, self.growing))
+        return Rows(full, growing, change(self.open))
 
     def slice(self, start: int, stop: int) -> Array:
         """Rows start..stop-1 as one array [stop - start, width]: what the store on disk cuts."""
@@ -66,6 +76,15 @@ class Rows:
                 pieces.append(block[low:high])
             first += block.shape[0]
         return _joined(pieces) if pieces else self.open[:0]
+
+
+def block_sizes(length: int) -> list[int]:
+    """How so many rows are parted, oldest first: full blocks, growing ones, the open one last."""
+    full, rest = divmod(length, FULL_ROWS)
+    finished, open_rows = divmod(rest, OPEN_ROWS)
+    digits = range(finished.bit_length() - 1, -1, -1)
+    growing = [OPEN_ROWS << digit for digit in digits if finished >> digit & 1]
+    return [FULL_ROWS] * full + growing + [open_rows]
 
 
 def _joined(pieces: Sequence[Array]) -> Array:

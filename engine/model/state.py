@@ -39,7 +39,7 @@ class LayerState:
             yield self.pending
         for rows in (self.rows, self.index_rows):
             if rows is not None:
-                yield from (*rows.full, rows.growing, rows.open)
+                yield from (*rows.full, *rows.growing, rows.open)
 
     def mapped(self, change: Callable[[Array], Array]) -> "LayerState":
         """The same with every array changed. Each token asks for it, so it is written out."""
@@ -68,11 +68,11 @@ class State:
         return sum(leaf.nbytes for leaf in self.leaves())
 
 
-def evaluate(logits: Array, state: State) -> None:
+def evaluate(logits: Array, *states: State) -> None:
     """Compute what MLX has put off of a step; nothing where numpy computed it. To be called after
     each: a leaf left lazy keeps the graphs of all steps before it alive."""
     if isinstance(logits, mx.array):
-        mx.eval(logits, *state.leaves())
+        mx.eval(logits, *(leaf for state in states for leaf in state.leaves()))
 
 
 def initial_state(config: ModelConfig, dtype: mx.Dtype) -> State:

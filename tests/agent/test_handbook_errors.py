@@ -11,7 +11,8 @@ import pytest
 
 from ds4_agent.agent import events as ev
 from ds4_agent.agent.calls import INTERRUPTED_MIDWAY
-from ds4_agent.agent.prompt.handbook import chapter_sources, chapters
+from ds4_agent.agent.prompt.handbook import chapters
+from ds4_agent.engine.dsml.segments import spell
 from ds4_agent.tools.process import Processes
 from ds4_agent.tools.registry import builtin_tools, execute
 from ds4_agent.tools.types import Tool, ToolContext
@@ -25,6 +26,7 @@ Call = tuple[str, dict[str, Any]]
 WRONG_CALLS: list[Call] = [
     ("grep", {}),
     ("bash", {"command": "true", "timeout": "300"}),
+    ("bash", {"command": "true", "timeout": 120_000}),
     ("edit", {"path": "a.py", "old": "x", "text": "y"}),
     ("edit", {"path": "a.py", "old": "x"}),
     ("search", {"pattern": "x", "mode": "fuzzy"}),
@@ -107,6 +109,7 @@ def agent_errors(make_agent: Callable[..., Any], play: SimpleNamespace) -> list[
         make_agent(edit, done, permission_mode="ask", approver=Refuses()),
         make_agent(edit, done, permission_mode="plan"),
         make_agent(read, read, read, done),
+        make_agent(play.call("task", prompt="x"), read, read, read, done, prompt_profile="lean"),
         make_agent({"text": "hm" + edit["text"]}, play.say("</think>Done."), think="low"),
         make_agent({"text": edit["text"][:-20], "finish": "length"}, done),
     ]
@@ -127,8 +130,7 @@ def test_each_quoted_error_is_one_that_is_given(
     place: Path, make_agent: Callable[..., Any], play: SimpleNamespace
 ) -> None:
     given = [*tool_errors(place), *agent_errors(make_agent, play), INTERRUPTED_MIDWAY]
-    ours = [name for name, source in chapter_sources() if "<tool_result>" not in source]
-    quoted = [q for name, text in chapters() if name in ours for q in QUOTED.findall(text)]
+    quoted = [q for _, text in chapters() for q in QUOTED.findall(spell(text))]
     assert len(quoted) > 30
     missing = [
         error

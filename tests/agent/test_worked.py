@@ -8,20 +8,23 @@ from pathlib import Path
 
 import pytest
 
+from ds4_agent.agent.prompt.handbook import parse_calls
+from ds4_agent.agent.prompt.handbook import rendered as as_read
 from ds4_agent.agent.prompt.worked.__main__ import HANDBOOK, main
-from ds4_agent.agent.prompt.worked.play import PlayError, play
+from ds4_agent.agent.prompt.worked.play import Played, PlayError, play
 from ds4_agent.agent.prompt.worked.render import rendered
-from ds4_agent.agent.prompt.worked.source import SourceError, load_session, load_sessions
+from ds4_agent.agent.prompt.worked.source import (
+    SourceError,
+    Step,
+    WrittenCall,
+    load_session,
+    load_sessions,
+)
 from ds4_agent.agent.prompt.worked.stage import StageError
-from ds4_agent.engine.dsml.parse import Parser
-from ds4_agent.engine.dsml.segments import DSML, EOS, markup
 from ds4_agent.engine.dsml.tokenizer import Tokenizer
-from ds4_agent.engine.open import NANO
-from ds4_agent.tools.registry import builtin_tools
-from ds4_agent.tools.schema import validate
 
 NAMES = [session.name for session in load_sessions()]
-TURN = re.compile(r"<｜Assistant｜><think>(.*?)<｜end▁of▁sentence｜>", re.DOTALL)
+CALLS = re.compile(r"^```call\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 A_SESSION = """\
 title = "A look"
 root = "/home/sam/yard"
@@ -75,31 +78,19 @@ def test_playing_a_session_again_gives_the_text_that_is_there(name, capfd) -> No
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_turn_parses_without_repair_into_calls_the_tools_take(name) -> None:
-    tokenizer = Tokenizer.from_file(NANO / "tokenizer.json")
-    tools = {tool.name: tool for tool in builtin_tools()}
-    turns = TURN.findall(text_of(name))
-    for turn in turns:
-        parser = Parser(
-            tokenizer, thinking=True, schemas={n: tool.schema() for n, tool in tools.items()}
-        )
-        for token_id in [*tokenizer.encode(markup(turn)), tokenizer.control(EOS)]:
-            parser.feed(token_id)
-        parsed = parser.finish("stop")
-        assert (parsed.error, parsed.repaired) == (None, None), parsed.detail
-        for call in parsed.calls:
-            tool = tools[call.name]
-            validate(tool.name, tool.signature(), tool.parameters, call.arguments)
-        assert bool(parsed.calls) == (turn is not turns[-1])
+def test_the_calls_a_model_reads_are_those_that_were_played(name) -> None:
+    session = next(session for session in load_sessions() if session.name == name)
+    played = [[(call.name, call.arguments) for call in step.calls] for step in session.steps]
+    read = [
+        [(call.name, call.arguments) for call in parse_calls(fence)]
+        for fence in CALLS.findall(text_of(name))
+    ]
+    assert [*read, []] == played  # the last turn is the answer
 
 
-def test_they_cost_about_nine_thousand_tokens_and_none_of_them_is_control(v4) -> None:
-    ids = [v4.encode_data(text_of(name)) for name in NAMES]
-    assert 8_500 <= sum(map(len, ids)) <= 9_800
-    controls = {
-        v4.control(text) for text in (DSML, EOS, "<｜User｜>", "<｜Assistant｜>", "<think>")
-    }
-    assert not controls & {token_id for text in ids for token_id in text}
+def test_they_cost_about_eight_thousand_tokens(v4) -> None:
+    costs = [len(v4.encode(as_read(text_of(name)))) for name in NAMES]
+    assert 7_500 <= sum(costs) <= 8_600
 
 
 def test_they_name_nothing_of_this_machine() -> None:
@@ -125,16 +116,40 @@ def test_a_session_nobody_wrote_is_named(capfd) -> None:
     assert "there is no session 99-none; there are 60-bug-fix" in capfd.readouterr().err
 
 
-def test_a_session_is_rendered_as_the_encoder_spells_it(written) -> None:
+def test_a_session_is_told_in_words_and_fences(written) -> None:
     session = load_session(written())
     assert rendered(session, play(session)) == (
-        "## A look\n\n<｜User｜>Look.<｜Assistant｜><think>Look.</think>\n\n"
-        '<｜DSML｜tool_calls>\n<｜DSML｜invoke name="read">\n'
-        '<｜DSML｜parameter name="path" string="true">a.txt</｜DSML｜parameter>\n'
-        "</｜DSML｜invoke>\n</｜DSML｜tool_calls><｜end▁of▁sentence｜>"
-        "<｜User｜><tool_result>a.txt, lines 1-1 of 1\none</tool_result>"
-        "<｜Assistant｜><think></think>Seen.<｜end▁of▁sentence｜>\n"
+        "## A look\n\nUser: Look.\n\nYou think: Look.\n\n```call\nread(path='a.txt')\n```\n\n"
+        "```result\na.txt, lines 1-1 of 1\none\n```\n\nYou answer: Seen.\n"
     )
+
+
+def test_the_end_of_a_fence_in_a_result_is_an_error(written) -> None:
+    session = load_session(written("one\\n", "one\\n```\\n"))
+    with pytest.raises(SourceError, match="10-look: a line of three backticks"):
+        rendered(session, play(session))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a",
+        "",
+        "a\nb",
+        'a\n"""b"""',
+        "a\n'''b'''",
+        "a\n'",
+        "'\n\"\n",
+        "a\\n\nb",
+        "a\r\nb",
+        "a\n```\nb",
+    ],
+)
+def test_a_text_of_any_kind_is_read_back_as_it_was(text, written) -> None:
+    step = Step("", "", (WrittenCall("write", {"path": "a.md", "content": text}),))
+    told = rendered(load_session(written()), [Played(step, ("Created",))])
+    (fence,) = CALLS.findall(told)
+    assert parse_calls(fence)[0].arguments["content"] == text
 
 
 def test_a_call_that_fails_against_the_script_stops_the_playing(written) -> None:

@@ -71,7 +71,7 @@ def test_a_step_keeps_the_blocks_it_does_not_change(mixed, run):
     kept = {id(leaf) for leaf in before.leaves()}
     for layer in after.layers:
         if layer.rows is not None:
-            assert all(id(block) in kept for block in (*layer.rows.full, layer.rows.growing))
+            assert all(id(block) in kept for block in (*layer.rows.full, *layer.rows.growing))
 
 
 @pytest.mark.parametrize("cores", [1, 2, 3, 8])

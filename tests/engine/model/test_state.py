@@ -14,7 +14,7 @@ from ds4_agent.engine.local import ModelEngine
 from ds4_agent.engine.model import rows as rows_module
 from ds4_agent.engine.model.model import Model
 from ds4_agent.engine.model.prefill import chunk_spans, prefill
-from ds4_agent.engine.model.rows import FULL_ROWS, OPEN_ROWS, Rows
+from ds4_agent.engine.model.rows import FULL_ROWS, OPEN_ROWS, Rows, block_sizes
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def test_a_token_copies_neither_full_nor_growing_blocks(mixed, small_blocks):
     _, newer = prefill(model, prompt[300:304], older)
 
     for old, new in zip(histories(older), histories(newer), strict=True):
-        assert new.growing is old.growing
+        assert all(a is b for a, b in zip(old.growing, new.growing, strict=True))
         assert all(a is b for a, b in zip(old.full, new.full, strict=True))
 
 
@@ -178,9 +178,14 @@ def test_rows_keep_every_value_in_blocks_of_the_real_size():
         rows = rows.append(whole[start : start + size])
         start += size
         assert all(a is b for a, b in zip(seen, rows.full, strict=False))
-        assert rows.growing.shape[0] % OPEN_ROWS == 0
-        assert rows.growing.shape[0] < FULL_ROWS
-        assert rows.open.shape[0] < OPEN_ROWS
+        growing = [len(block) // OPEN_ROWS for block in rows.growing]
+        assert all(len(block) % OPEN_ROWS == 0 for block in rows.growing)
+        assert all(count & (count - 1) == 0 for count in growing)
+        assert growing == sorted(set(growing), reverse=True)
+        assert sum(growing) * OPEN_ROWS < FULL_ROWS
+        assert len(rows.open) < OPEN_ROWS
+        blocks = (*rows.full, *rows.growing, rows.open)
+        assert [len(block) for block in blocks] == block_sizes(rows.length)
         seen = rows.full
 
     assert rows.length == whole.shape[0]

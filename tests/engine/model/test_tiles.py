@@ -4,6 +4,7 @@ chunk at a context of 1,048,576 tokens, sizes as published, is built and not eva
 import math
 
 import mlx.core as mx
+import numpy as np
 import pytest
 
 from ds4_agent.engine.model import tiles
@@ -12,7 +13,7 @@ from ds4_agent.engine.model.config import ModelConfig
 from ds4_agent.engine.model.parameters import AttentionWeights, IndexWeights, PoolWeights
 from ds4_agent.engine.model.prefill import CHUNK_TOKENS
 from ds4_agent.engine.model.rope import Rotary
-from ds4_agent.engine.model.rows import FULL_ROWS, OPEN_ROWS, Rows
+from ds4_agent.engine.model.rows import FULL_ROWS, Rows, block_sizes
 from ds4_agent.engine.model.softmax import LARGEST_SCORE
 from ds4_agent.engine.model.state import LayerState
 
@@ -85,10 +86,9 @@ def attention_weights(kind, bound):
 
 
 def lazy_rows(count, width):
-    full, rest = divmod(count, FULL_ROWS)
-    growing = rest // OPEN_ROWS * OPEN_ROWS
-    blocks = tuple(mx.zeros((FULL_ROWS, width)) for _ in range(full))
-    return Rows(blocks, mx.zeros((growing, width)), mx.zeros((rest - growing, width)))
+    *blocks, last = (mx.zeros((size, width)) for size in block_sizes(count))
+    full = count // FULL_ROWS
+    return Rows(tuple(blocks[:full]), tuple(blocks[full:]), last)
 
 
 def layer_state(kind, position):
@@ -135,7 +135,7 @@ def test_no_tensor_is_large_at_a_million_tokens(kind, tokens, budget, bound, mon
     position, layer = CONTEXT - tokens, LAYERS[kind]
     rotary = Rotary.of(PUBLISHED)
     state, weights = layer_state(kind, position), attention_weights(kind, bound)
-    turns = turns_of(position, tokens, PUBLISHED, rotary)
+    turns = turns_of(np.arange(position, position + tokens), PUBLISHED, rotary)
 
     def layer_of(x):
         advanced = advance(x, position, layer, state, weights, turns, PUBLISHED, rotary)
