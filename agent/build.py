@@ -21,6 +21,7 @@ from ds4_agent.agent import permissions
 from ds4_agent.agent.approval import Approvals, ApprovalsLog, Approver
 from ds4_agent.agent.config import Settings
 from ds4_agent.agent.options import Asks, RunOptions
+from ds4_agent.agent.session_prompt import session_prefix, session_profile
 
 if TYPE_CHECKING:
     from ds4_agent.agent.calls import CallRunner
@@ -48,6 +49,7 @@ __all__ = [
     "gathered_facts",
     "gathered_memory",
     "opened_engine",
+    "session_model",
 ]
 
 # Output tokens of one step, as DeepSeek's own request layer has them; the context caps them.
@@ -142,10 +144,8 @@ class _Parts:
 
     @property
     def profile(self) -> str:
-        from ds4_agent.agent.prompt.profile import profile_of
-
-        own, model = self.options, (self.engine.default_profile, self.engine.context_length)
-        return profile_of(own.settings, *model, keeps_states=own.keeps_states)
+        own = self.options
+        return session_profile(own.settings, self.engine, keeps_states=own.keeps_states)
 
 
 class _Records:
@@ -194,8 +194,9 @@ def _assemble(parts: _Parts, stack: ExitStack) -> Agent:
     others = [record for record in kept if record is not None]
     identity = _identity(parts, parts.tools)
     memory = gathered_memory(options, parts.profile)
-    model = _model(options, engine, parts.tools)
-    prefix = _prefix(parts, memory)
+    model = session_model(options, engine, parts.tools)
+    facts = gathered_facts(options)
+    prefix = session_prefix(parts.profile, settings, engine, parts.tools, facts, memory)
     resumed, changed = _resumed(parts, prefix, thinking=model.thinking)
     return Agent(
         identity,
@@ -323,22 +324,6 @@ def _limits(settings: Settings) -> Limits:
     return Limits(settings.max_turns, settings.max_tokens, settings.time_limit)
 
 
-def _prefix(parts: _Parts, memory: Memory) -> list[Segment]:
-    """The session's prompt up to the first user turn. Raises UsageError."""
-    from ds4_agent.agent.prompt.profile import render_prompt
-
-    settings = parts.options.settings
-    thinking = settings.think or parts.engine.default_thinking
-    return render_prompt(
-        parts.profile,
-        parts.tools,
-        gathered_facts(parts.options),
-        effort=None if thinking == "off" else thinking,
-        append=settings.append_system_prompt,
-        memory=memory.text,
-    )
-
-
 def gathered_facts(options: RunOptions) -> Facts:
     """The facts of the working directory, today."""
     from ds4_agent.agent.prompt.facts import gather_facts
@@ -356,7 +341,8 @@ def gathered_memory(options: RunOptions, profile: str) -> Memory:
     return gather_memory(options.directory, options.places.memory_file)
 
 
-def _model(options: RunOptions, engine: Engine, tools: Sequence[Tool]) -> Model:
+def session_model(options: RunOptions, engine: Engine, tools: Sequence[Tool]) -> Model:
+    """How a session samples with these tools."""
     from ds4_agent.agent.steps import Model
     from ds4_agent.engine.dsml.grammar import Grammar
 
@@ -400,7 +386,7 @@ def _retool(parts: _Parts, workspace: Workspace) -> Callable[[], Retooled | None
             return None
         return Retooled(
             _identity(parts, changed.tools),
-            _model(options, parts.engine, changed.tools),
+            session_model(options, parts.engine, changed.tools),
             changed.tools,
             _announcement(parts, changed),
             changed.notices,

@@ -24,10 +24,11 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
-SUBCOMMANDS = ("cache", "doctor", "sessions", "tools", "config", "model")
+SUBCOMMANDS = ("batch", "cache", "doctor", "sessions", "tools", "config", "model")
 DESCRIPTION = "A coding agent in the terminal, its language model in the same process."
 EPILOG = """\
 other commands:
+  ds4-agent batch GLOB… -p PROMPT       the same prompt over many files
   ds4-agent doctor                      what the engine runs on, what is installed, where things are
   ds4-agent sessions list|show|search|export|fork|rename|rm    earlier sessions
   ds4-agent cache list|stats|verify|prune|clear    what is kept on disk so as to compute it once
@@ -41,7 +42,8 @@ deny refuses what no --allowed-tools rule allows. The default is ask on the scre
 auto in a git repository, where changes can be taken back, and ask anywhere else.
 
 exit codes: 0 finished, 1 usage or configuration (a prompt larger than the context too),
-2 model, disk or engine, 3 stopped by a limit, 4 aborted, 130 SIGINT, 143 SIGTERM
+2 model, disk or engine, 3 stopped by a limit, 4 aborted, 5 batch: some items failed,
+130 SIGINT, 143 SIGTERM
 """
 SETTINGS = (
     "model", "prompt_profile", "think", "ctx", "max_tokens", "max_turns", "time_limit", "temp",
@@ -213,13 +215,13 @@ def _run_parser() -> Parser:
     add("--plain", action="store_true", help="a line prompt instead of the screen")
     add("--version", "-V", action="store_true", help="print the version and exit")
     add_common(parser)
-    _add_model_options(parser)
+    add_model_options(parser)
     _add_permission_options(parser)
     _add_output_options(parser)
     return parser
 
 
-def _add_model_options(parser: argparse.ArgumentParser) -> None:
+def add_model_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("model").add_argument
     add("--model", metavar="NAME", help="nano (default), a checkpoint directory, scripted:FILE")
     add("--prompt-profile", choices=CHOICES["prompt_profile"],

@@ -1,5 +1,5 @@
 """The commands beside a run: `doctor`, `config`, `model`. Those with a file of their own are called
-from here: `cache`, `sessions`, `tools`.
+from here: `batch`, `cache`, `sessions`, `tools`.
 
 In: their arguments. Out: a few lines on stdout, or JSON with `--json`; the exit code. Each imports
 what it needs; none of them loads weights or changes anything.
@@ -34,6 +34,10 @@ SCRIPTED = "scripted:"
 
 def run_command(name: str, arguments: Sequence[str]) -> int:
     """Run `ds4-agent NAME …`. Raises UsageError and EngineError."""
+    if name == "batch":
+        from ds4_agent.agent.batch.command import run_batch
+
+        return run_batch(arguments)
     if name == "tools":
         from ds4_agent.agent.tool_commands import run_tools
 

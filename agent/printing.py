@@ -18,7 +18,15 @@ from typing import Any
 from ds4_agent.agent.display import one_line
 from ds4_agent.agent.errors import OutputError, UsageError
 
-__all__ = ["check_writable", "json_text", "print_text", "warn", "write_atomically"]
+__all__ = [
+    "check_writable",
+    "json_text",
+    "print_bytes",
+    "print_text",
+    "warn",
+    "write_atomically",
+    "write_bytes_atomically",
+]
 
 
 def warn(text: str) -> None:
@@ -29,10 +37,15 @@ def warn(text: str) -> None:
 
 def print_text(text: str) -> None:
     """Text on stdout, at once; undecodable parts as escapes, whatever the locale."""
+    print_bytes(text.encode("utf-8", "backslashreplace") + b"\n")
+
+
+def print_bytes(data: bytes) -> None:
+    """Bytes on stdout, at once and as they are."""
     if sys.stdout is None:
         raise OutputError("cannot write to standard output: it is closed")
     try:
-        sys.stdout.buffer.write(text.encode("utf-8", "backslashreplace") + b"\n")
+        sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
@@ -55,7 +68,11 @@ def check_writable(path: Path) -> None:
 
 def write_atomically(path: Path, text: str) -> None:
     """Write a whole file or nothing. Raises OutputError, with no temporary file left."""
-    data = text.encode("utf-8", "backslashreplace")
+    write_bytes_atomically(path, text.encode("utf-8", "backslashreplace"))
+
+
+def write_bytes_atomically(path: Path, data: bytes) -> None:
+    """The same for bytes."""
     temporary = path.with_name(f".{path.name[:60]}.{secrets.token_hex(4)}.tmp")
     try:
         if path.exists() and not path.is_file():  # /dev/stdout, a pipe: nothing to replace

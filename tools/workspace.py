@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import re
 import secrets
 import stat
 import threading
@@ -69,13 +70,32 @@ class Watch(Protocol):
         ...
 
 
+class Stage(Protocol):
+    """Holds what files are to become, so that the files themselves are left as they are."""
+
+    def read(self, path: Path) -> FileBytes | None:
+        """What `path`, free of symlinks, is to become; None where nothing is held of it."""
+        ...
+
+    def write(self, place: Place, data: bytes, base: FileBytes | None) -> None:
+        """Hold `data` for `place`; `base` is what a read gave before. Raises ToolError."""
+        ...
+
+
 class Workspace:
     """Roots, and the memory of what the agent has seen of each file (the hash of its bytes)."""
 
     def __init__(
-        self, root: Path, extra_roots: Sequence[Path] = (), watch: Watch | None = None
+        self,
+        root: Path,
+        extra_roots: Sequence[Path] = (),
+        watch: Watch | None = None,
+        stage: Stage | None = None,
     ) -> None:
+        """`watch` is told of each change; with a `stage` reads and writes are its own, and no file
+        changes."""
         self._watch = watch
+        self._stage = stage
         self.root = Path(os.path.realpath(root))
         self.roots = (self.root, *(Path(os.path.realpath(extra)) for extra in extra_roots))
         self._admitted: frozenset[Path] = frozenset()
@@ -142,6 +162,8 @@ class Workspace:
 
     def read(self, place: Place) -> FileBytes:
         """The bytes of a regular file of at most READ_LIMIT bytes. Raises ToolError."""
+        if self._stage is not None and (held := self._stage.read(place.real)) is not None:
+            return held
         with self._parent(place) as parent:
             return _read_in(parent, place)
 
@@ -153,6 +175,10 @@ class Workspace:
         ToolError with the file untouched and no temporary file left.
         """
         _refuse_unwritable(place, base)
+        if self._stage is not None:
+            self._stage.write(place, data, base)
+            self.remember(place, data)
+            return
         with self._watched(place, base, data), self._parent(place, create=base is None) as parent:
             _replace_in(parent, place, data, base)
         self.remember(place, data)
@@ -190,6 +216,15 @@ class Workspace:
                     with self._parent(Place(place.shown, directory)) as parent:
                         os.rmdir(directory.name, dir_fd=parent)
         self.forget(place)
+
+    def sweep(self, place: Place) -> None:
+        """Remove what a killed process left beside `place` of a write that had not come to its
+        end. Only where nobody is writing it."""
+        left = re.compile(re.escape(_temporary(place.real.name, "")) + r"[0-9a-f]{12}\.ds4tmp")
+        with suppress(MissingFileError), self._parent(place) as parent:
+            for name in os.listdir(parent):
+                if left.fullmatch(name):
+                    os.unlink(name, dir_fd=parent)
 
     @contextmanager
     def _watched(self, place: Place, base: FileBytes | None, data: bytes | None) -> Iterator[None]:
@@ -345,7 +380,7 @@ def _replace_in(
     parent: int, place: Place, data: bytes, base: FileBytes | None, mode: int | None = None
 ) -> None:
     name = place.real.name
-    temporary = f".{name[:60]}.{secrets.token_hex(6)}.ds4tmp"
+    temporary = _temporary(name, f"{secrets.token_hex(6)}.ds4tmp")
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     descriptor = -1
     try:
@@ -370,6 +405,10 @@ def _replace_in(
         if descriptor >= 0:
             os.close(descriptor)
     os.fsync(parent)
+
+
+def _temporary(name: str, end: str) -> str:
+    return f".{name[:60]}.{end}"
 
 
 def _write_all(descriptor: int, data: bytes) -> None:
