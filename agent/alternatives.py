@@ -108,7 +108,10 @@ def try_out(agent: Agent, wanted: Wanted) -> Generator[ev.Event, None, list[Alte
         emit(_finished(call_id, found[call_id], wanted))
 
     def work(emit: Callable[[ev.Event], None]) -> None:
-        with ThreadPoolExecutor(TOGETHER, thread_name_prefix="ds4-task") as pool:
+        with (
+            shared.batching(TOGETHER),
+            ThreadPoolExecutor(TOGETHER, thread_name_prefix="ds4-task") as pool,
+        ):
             begun = [pool.submit(body, n, call_id, emit) for n, call_id in enumerate(ids)]
         for future in begun:
             future.result()

@@ -64,7 +64,7 @@ def answer_all(
     interrupt, and a call that goes round in circles, leave out those that come after."""
     for is_task, group in groupby(answers.calls, key=lambda call: call.name == TASK):
         calls = tuple(group)
-        if is_task and len(calls) > 1:
+        if is_task and len(calls) > 1 and runner.tasks is not None:
             yield from _together(runner, answers, calls, cancel)
             continue
         for call in calls:
@@ -97,7 +97,10 @@ def _together(
             raise
 
     def work(emit: Callable[[Told], None]) -> None:
-        with ThreadPoolExecutor(TOGETHER, thread_name_prefix="ds4-task") as pool:
+        with (
+            runner.shared.batching(TOGETHER),
+            ThreadPoolExecutor(TOGETHER, thread_name_prefix="ds4-task") as pool,
+        ):
             begun = [pool.submit(body, call, emit) for call in calls]
         for future in begun:
             future.result()

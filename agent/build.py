@@ -305,6 +305,7 @@ def _runner(
             parts.engine.new_context,
             partial(Grammar, parts.engine.tokenizer),
             _limits(parts.options.settings),
+            parts.engine.batching,
         )
     )
     stack.callback(subs.close)

@@ -14,7 +14,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -85,6 +85,7 @@ class Shared:
     new_context: Callable[[], Context]
     grammar: Callable[[Mapping[str, Mapping[str, Any]]], Grammar | None]
     limits: Limits
+    batching: Callable[[int], AbstractContextManager[None]]  # see `engine.api.Engine`
 
 
 @dataclass(frozen=True)
