@@ -35,10 +35,18 @@ class Held:
         self.files[place.real] = data
 
 
-def test_files_stay_as_they_are(tmp_path: Path) -> None:
-    (tmp_path / "a").write_text("one\n")
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A directory with nothing in it."""
+    path = tmp_path / "folder"
+    path.mkdir()
+    return path
+
+
+def test_files_stay_as_they_are(folder: Path) -> None:
+    (folder / "a").write_text("one\n")
     stage = Held()
-    workspace = Workspace(tmp_path, stage=stage)
+    workspace = Workspace(folder, stage=stage)
     with Processes() as processes:
         context = ToolContext(workspace, processes)
 
@@ -50,16 +58,16 @@ def test_files_stay_as_they_are(tmp_path: Path) -> None:
         assert "Created sub/b" in call("write", path="sub/b", content="new\n").content
         refused = call("write", path="refused", content="x")
     assert refused.is_error
-    assert (tmp_path / "a").read_text() == "one\n"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a"]
-    assert stage.files == {tmp_path / "a": b"two\n", tmp_path / "sub/b": b"new\n"}
+    assert (folder / "a").read_text() == "one\n"
+    assert sorted(path.name for path in folder.iterdir()) == ["a"]
+    assert stage.files == {folder / "a": b"two\n", folder / "sub/b": b"new\n"}
     assert stage.bases == [b"one\n", None]
 
 
-def test_the_limits_of_writing_hold(tmp_path: Path) -> None:
-    (tmp_path / "a").write_text("one\n")
-    (tmp_path / "a").chmod(0o444)
-    workspace = Workspace(tmp_path, stage=Held())
+def test_the_limits_of_writing_hold(folder: Path) -> None:
+    (folder / "a").write_text("one\n")
+    (folder / "a").chmod(0o444)
+    workspace = Workspace(folder, stage=Held())
     place = workspace.locate("a")
     with pytest.raises(ToolError, match="read-only"):
         workspace.write(place, b"x", base=workspace.read(place))
@@ -67,12 +75,12 @@ def test_the_limits_of_writing_hold(tmp_path: Path) -> None:
         workspace.write(workspace.locate(".git/config"), b"x", base=None)
 
 
-def test_only_what_a_killed_write_of_that_file_left_is_swept(tmp_path: Path) -> None:
-    left = tmp_path / ".a.0123456789ab.ds4tmp"
-    kept = [tmp_path / name for name in ("a", ".b.0123456789ab.ds4tmp", ".a.0123.ds4tmp", ".a.x")]
+def test_only_what_a_killed_write_of_that_file_left_is_swept(folder: Path) -> None:
+    left = folder / ".a.0123456789ab.ds4tmp"
+    kept = [folder / name for name in ("a", ".b.0123456789ab.ds4tmp", ".a.0123.ds4tmp", ".a.x")]
     for path in (left, *kept):
         path.write_text("")
-    workspace = Workspace(tmp_path)
+    workspace = Workspace(folder)
     workspace.sweep(workspace.locate("a"))
     workspace.sweep(workspace.locate("nowhere/a"))
-    assert sorted(tmp_path.iterdir()) == sorted(kept)
+    assert sorted(folder.iterdir()) == sorted(kept)
