@@ -8,9 +8,12 @@ from markdown_it import MarkdownIt
 from markdown_it.rules_core import StateCore
 from markdown_it.rules_inline import StateInline
 from textual.containers import VerticalGroup
+from textual.content import Content
 from textual.widgets import Markdown
+from textual.widgets.markdown import MarkdownFence
 
 from ds4_agent.agent.display import VisibleStream
+from ds4_agent.tui.code import code_content
 
 __all__ = ["PART_LIMIT", "AnswerMessage", "AnswerPart", "answer_parser", "split_part"]
 
@@ -65,6 +68,17 @@ class AnswerMessage(VerticalGroup):
         return self._part
 
 
+class CodeBlock(MarkdownFence):
+    """Fenced code in our colours. (Textual's own guesses a language that is not named, which takes
+    longer than a frame each time a line comes.)"""
+
+    @classmethod
+    def highlight(
+        cls, code: str, language: str, ansi: bool = False, dark: bool = False
+    ) -> Content:
+        return code_content(code, language=language.strip().partition(" ")[0])
+
+
 class AnswerPart(Markdown):
     """A stretch of an answer. HTML and entities are shown as they are written; a link does nothing
     when clicked, because what it says need not be where it goes."""
@@ -81,6 +95,8 @@ class AnswerPart(Markdown):
 
     def __init__(self) -> None:
         super().__init__(parser_factory=answer_parser, open_links=False)
+
+    BLOCKS = {**Markdown.BLOCKS, "fence": CodeBlock, "code_block": CodeBlock}  # noqa: RUF012
 
 
 def split_part(source: str, text: str) -> tuple[str, str]:

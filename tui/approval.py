@@ -17,8 +17,8 @@ from textual.widgets import Input, Static
 
 from ds4_agent.agent.display import one_line, visible
 from ds4_agent.agent.events import ApprovalRequest, Decision
+from ds4_agent.tui.change import change_rows
 from ds4_agent.tui.describe import arguments_text, hides_something, written_lines
-from ds4_agent.tui.tool import change_rows
 
 __all__ = ["GRACE", "ApprovalPanel"]
 
@@ -202,5 +202,5 @@ def approval_content(request: ApprovalRequest) -> Content:
         warning = "It holds invisible or control characters, written out below."
         parts.append(Content.styled(warning, "bold $text-warning"))
     parts.append(Content.styled(arguments_text(request.tool, rest), "bold"))
-    parts.extend(change_rows(change))
+    parts.extend(change_rows(change, str(request.arguments.get("path", ""))))
     return Content("\n").join(parts)

@@ -14,10 +14,17 @@ from ds4_agent.agent.display import has_hidden
 
 __all__ = ["DARK", "LIGHT", "VisibleFilter", "theme_for"]
 
-# Beyond Textual's own names: `muted` for what is read second, `faint` for what need not be read.
+# Beyond Textual's own names: `muted` for what is read second, `faint` for what need not be read,
+# `code-*` for the words of a programming language.
 _DARK_EXTRA = {
     "muted": "#959ca8",
     "faint": "#666d79",
+    "code-comment": "#7d8590",
+    "code-keyword": "#b69cf0",
+    "code-string": "#a5c98b",
+    "code-number": "#e5b567",
+    "code-name": "#79b8ff",
+    "code-builtin": "#6cc7c1",
     "scrollbar": "#343941",
     "scrollbar-hover": "#4a515c",
     "scrollbar-active": "#6ea8fe",
@@ -28,6 +35,12 @@ _DARK_EXTRA = {
 _LIGHT_EXTRA = {
     "muted": "#59636e",
     "faint": "#818b98",
+    "code-comment": "#6a737d",
+    "code-keyword": "#6b46c1",
+    "code-string": "#2c6e35",
+    "code-number": "#9a4b00",
+    "code-name": "#1f53b5",
+    "code-builtin": "#0a6c74",
     "scrollbar": "#d1d9e0",
     "scrollbar-hover": "#b6bfc8",
     "scrollbar-active": "#2458c5",
