@@ -7,6 +7,7 @@ its own because Markdown takes a third of the time to the first frame: nobody im
 from markdown_it import MarkdownIt
 from markdown_it.rules_core import StateCore
 from markdown_it.rules_inline import StateInline
+from markdown_it.token import Token
 from textual.containers import VerticalGroup
 from textual.content import Content
 from textual.widgets import Markdown
@@ -88,7 +89,7 @@ class AnswerPart(Markdown):
         padding: 0 1 0 3;
         & > MarkdownBlock:last-child { margin-bottom: 0; }
         & > MarkdownFence { margin: 0 0 1 0; background: $surface; }
-        & MarkdownFence > Label { padding: 0 1; }
+        & MarkdownFence > Label { padding: 0 1; width: 100%; text-wrap: wrap; }
         & > MarkdownHeader { margin: 0 0 1 0; content-align: left middle; }
     }
     """
@@ -119,11 +120,12 @@ def split_part(source: str, text: str) -> tuple[str, str]:
 
 def answer_parser() -> MarkdownIt:
     """Markdown in which nothing vanishes: HTML, entities and underscores are literal, and a line
-    break is one. (`__init__` is a name here far more often than it is bold.)"""
+    break is one; a link tells where it goes. (`__init__` is a name here far more often than bold.)"""
     parser = MarkdownIt("commonmark", {"html": False}).enable(["table", "strikethrough"])
     parser.disable(["entity", "html_inline", "html_block"])
     parser.inline.ruler.before("emphasis", "underscores", _literal_underscores)
     parser.core.ruler.push("line_breaks", _keep_line_breaks)
+    parser.core.ruler.push("link_targets", _show_link_targets)
     return parser
 
 
@@ -144,3 +146,20 @@ def _keep_line_breaks(state: StateCore) -> None:
         for token in block.children or ():
             if token.type == "softbreak":
                 token.type = "hardbreak"
+
+
+def _show_link_targets(state: StateCore) -> None:
+    for block in state.tokens:
+        shown: list[Token] = []
+        target, words = "", ""
+        for token in block.children or ():
+            shown.append(token)
+            if token.type in ("link_open", "image"):
+                attribute = "src" if token.type == "image" else "href"
+                target, words = str(token.attrs.get(attribute, "")), ""
+            elif token.type in ("text", "code_inline"):
+                words += token.content
+            if token.type in ("link_close", "image") and target and target != words:
+                shown.append(Token("text", "", 0, content=f" ({target})"))
+        if block.children:
+            block.children = shown
