@@ -39,7 +39,6 @@ from ds4_agent.tui.commands import (
     command_of,
     cost_text,
     help_text,
-    shown_replay,
     slow_text,
     tools_text,
     uncompact_text,
@@ -58,7 +57,6 @@ from ds4_agent.tui.conversation import (
     WentBack,
     coalesced,
 )
-from ds4_agent.tui.describe import plural
 from ds4_agent.tui.driver import TerminalDriver, leave_on_signals
 from ds4_agent.tui.input import PromptBox, PromptInput
 from ds4_agent.tui.look import DARK, LIGHT, VisibleFilter, theme_for
@@ -222,10 +220,7 @@ class AgentApp(App[None]):
         self._agent = agent
         agent.mode = self._mode
         self._show_banner()
-        shown, left_out = shown_replay(agent.replay())
-        if left_out:
-            await self._transcript.notice(f"{plural(left_out, 'earlier turn')} not shown")
-        await self._transcript.replay(shown)
+        await self._transcript.replay(agent.replay())
         used, limit = agent.context_tokens, agent.context_limit
         self._set(activity="ready", busy=False, context_used=used, context_total=limit)
         if self._busy_since is None:  # else its end is still to come

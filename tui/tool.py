@@ -60,7 +60,7 @@ class ToolMessage(Static):
         self._stream = VisibleStream()
         self._result = ""
         self._diff = ""
-        self._is_open = is_open
+        self.is_open = is_open
         self._painted_for = 0  # cells
 
     def on_mount(self) -> None:
@@ -97,12 +97,12 @@ class ToolMessage(Static):
 
     def toggle(self, is_open: bool) -> None:
         """Show everything, or the folded form."""
-        self._is_open = is_open
+        self.is_open = is_open
         self.set_class(is_open, "open")
         self._paint()
 
     def on_click(self) -> None:
-        self.toggle(not self._is_open)
+        self.toggle(not self.is_open)
 
     def on_resize(self, event: events.Resize) -> None:
         """A band ends where the line does."""
@@ -161,7 +161,7 @@ class ToolMessage(Static):
         all of it once it is opened."""
         command = visible(_words(self._arguments.get("command", "")))
         writing = self._phase == "writing"
-        if self.tool != "bash" or "\n" not in command or not (writing or self._is_open):
+        if self.tool != "bash" or "\n" not in command or not (writing or self.is_open):
             return []
         lines = code_lines(_last_lines(command, self._limit(TAIL_LINES)), language="bash")
         rows = [_indent(line, INDENT) for line in lines]
@@ -171,7 +171,7 @@ class ToolMessage(Static):
         if self._diff:
             return self._change(diff_lines(self._diff))
         rest = visible(self._result).partition("\n")[2]
-        if self._is_open:
+        if self.is_open:
             return _tail(rest, OPEN_LINES, head=True)
         return _tail(rest, TAIL_LINES) if self.tool == "bash" else []
 
@@ -184,7 +184,7 @@ class ToolMessage(Static):
         return change_rows(lines, _words(self._arguments.get("path", "")), self._painted_for)
 
     def _limit(self, folded: int) -> int:
-        return OPEN_LINES if self._is_open else folded
+        return OPEN_LINES if self.is_open else folded
 
 
 def _tail(text: str, limit: int, *, head: bool = False) -> list[Content]:
