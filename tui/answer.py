@@ -74,9 +74,7 @@ class CodeBlock(MarkdownFence):
     longer than a frame each time a line comes.)"""
 
     @classmethod
-    def highlight(
-        cls, code: str, language: str, ansi: bool = False, dark: bool = False
-    ) -> Content:
+    def highlight(cls, code: str, language: str, ansi: bool = False, dark: bool = False) -> Content:
         return code_content(code, language=language.strip().partition(" ")[0])
 
 
@@ -120,7 +118,7 @@ def split_part(source: str, text: str) -> tuple[str, str]:
 
 def answer_parser() -> MarkdownIt:
     """Markdown in which nothing vanishes: HTML, entities and underscores are literal, and a line
-    break is one; a link tells where it goes. (`__init__` is a name here far more often than bold.)"""
+    break is one; a link tells where it goes. (`__init__` is more often a name than bold.)"""
     parser = MarkdownIt("commonmark", {"html": False}).enable(["table", "strikethrough"])
     parser.disable(["entity", "html_inline", "html_block"])
     parser.inline.ruler.before("emphasis", "underscores", _literal_underscores)

@@ -1,6 +1,6 @@
 """The transcript as passages: the smallest stretches of a session that can be shown on their own.
 
-In: events. Out: the same events in passages, each short enough to be laid out in a moment and whole:
+In: events. Out: the same events in passages, each whole and soon laid out:
 a prompt, or a step of the model with the results of its calls. A passage is kept so that it can be
 shown again, and searched while it is not. No widget.
 """

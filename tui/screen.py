@@ -23,15 +23,7 @@ from textual.driver import Driver
 
 from ds4_agent.agent.events import (
     ApprovalRequest,
-    CallStarted,
-    Compacted,
-    PrefillProgressed,
     Steered,
-    StepFinished,
-    TextDelta,
-    ThinkingDelta,
-    TurnEnded,
-    Usage,
 )
 from ds4_agent.tui.approval import ApprovalPanel
 from ds4_agent.tui.choosing import BETWEEN_TURNS, Choosing, Rows, Work
@@ -57,6 +49,7 @@ from ds4_agent.tui.conversation import (
     WentBack,
     coalesced,
 )
+from ds4_agent.tui.describe import plural
 from ds4_agent.tui.driver import TerminalDriver, leave_on_signals
 from ds4_agent.tui.input import PromptBox, PromptInput
 from ds4_agent.tui.look import DARK, LIGHT, VisibleFilter, theme_for
@@ -64,7 +57,9 @@ from ds4_agent.tui.messages import Banner
 from ds4_agent.tui.picker import Picker
 from ds4_agent.tui.session import About, mode_after
 from ds4_agent.tui.status import Status, StatusLine, status_after
+from ds4_agent.tui.tally import Tally
 from ds4_agent.tui.transcript import Transcript
+from ds4_agent.tui.walk import WalkPanel
 
 if TYPE_CHECKING:
     from ds4_agent.agent.loop import Agent
@@ -83,6 +78,8 @@ KEYS = (
     ("Shift+Tab", "permission mode: ask, accept-edits, plan, auto"),
     ("Ctrl+O", "open or fold thinking and tool calls (or click one)"),
     ("PageUp, PageDown", "scroll the transcript"),
+    ("Tab", "walk the transcript with the arrows: open a block, copy it"),
+    ("Ctrl+F", "find in the transcript"),
 )
 
 
@@ -102,6 +99,7 @@ class AgentApp(App[None]):
         Binding("ctrl+q", "leave(0)", "Quit", show=False, priority=True),
         Binding("shift+tab", "next_mode", "Mode", show=False, priority=True),
         Binding("ctrl+o", "toggle_all", "Open or fold", show=False, priority=True),
+        Binding("ctrl+f", "walk(True)", "Find", show=False, priority=True),
         Binding("pageup", "scroll(-1)", "Scroll up", show=False, priority=True),
         Binding("pagedown", "scroll(1)", "Scroll down", show=False, priority=True),
     ]
@@ -133,11 +131,7 @@ class AgentApp(App[None]):
         self._arrived = asyncio.Event()
         self._queue: deque[str] = deque([first_prompt] if first_prompt else [])
         self._busy_since: float | None = None
-        self._usage = Usage()
-        self._last_usage: Usage | None = None
-        self._worked = 0.0
-        self._turns = 0
-        self._sampling_from: tuple[float, int] | None = None  # time, tokens in the context then
+        self._tally = Tally()
         self._quit_asked = -QUIT_WITHIN
 
     def get_driver_class(self) -> type[Driver]:
@@ -211,7 +205,8 @@ class AgentApp(App[None]):
                 await self._show_steered(text)
             case _:
                 await self._transcript.show(item)
-                self._count(item)
+                used = self._agent.context_tokens if self._agent else 0
+                self._tally.count(item, self._clock(), used)
                 self._status_line.status = status_after(self._status, item)
 
     async def _take_agent(self, agent: "Agent") -> None:
@@ -237,23 +232,9 @@ class AgentApp(App[None]):
     async def _end_turn(self) -> None:
         await self._close_question()
         self.conversation.withdraw()  # what the model has not read is the next prompt
-        self._busy_since = self._sampling_from = None
+        self._busy_since = None
         self._set(activity="ready", busy=False, is_ending=False, prefill=None)
         await self._send_next()
-
-    def _count(self, event: object) -> None:
-        if isinstance(event, ThinkingDelta | TextDelta | CallStarted):
-            if self._sampling_from is None and self._agent is not None:
-                self._sampling_from = (self._clock(), self._agent.context_tokens)
-        elif isinstance(event, StepFinished | PrefillProgressed):
-            self._sampling_from = None
-        elif isinstance(event, TurnEnded):
-            self._usage += event.usage
-            self._last_usage = event.usage
-            self._worked += event.seconds
-            self._turns += 1
-        elif isinstance(event, Compacted):
-            self._usage += event.usage
 
     # What the user says
 
@@ -289,6 +270,7 @@ class AgentApp(App[None]):
         await self._transcript.ask(text)
 
     async def _run_command(self, name: str) -> None:
+        tally = self._tally
         if name == "quit":
             self.action_leave(0)
         elif name == "help":
@@ -305,10 +287,10 @@ class AgentApp(App[None]):
             is_back = self._agent is not None and self._agent.uncompact()
             await self._transcript.notice(uncompact_text(is_back))
         elif name == "cost":
-            await self._transcript.notice(cost_text(self._usage, self._worked, self._turns))
+            await self._transcript.notice(cost_text(tally.usage, tally.seconds, tally.turns))
         elif name == "why-slow":
             parting = self._agent.divergence() if self._agent else ""
-            await self._transcript.notice(slow_text(self._last_usage, parting))
+            await self._transcript.notice(slow_text(tally.last, parting))
         elif name in BETWEEN_TURNS:
             await self._between_turns(name)
         else:
@@ -326,6 +308,7 @@ class AgentApp(App[None]):
     async def _go_on(self, following: Rows | Work | str | None) -> None:
         match following:
             case Rows(about, title, rows):
+                await self._close_walk()
                 self.query_one(PromptBox).display = False
                 await self.query_one("#slot").mount(Picker(about, title, rows))
             case Work(activity, begin):
@@ -343,10 +326,43 @@ class AgentApp(App[None]):
         self._prompt.focus()
         await self._go_on(self._choosing.picked(message.picker.about, message.index))
 
+    # The walk in the slot
+
+    async def action_focus_next(self) -> None:  # type: ignore[override]
+        """Tab where nothing else wants it."""
+        await self.action_walk(False)
+
+    async def action_walk(self, finds: bool) -> None:
+        """Tab, Ctrl+F: the transcript is walked with the keys."""
+        for panel in self.query(WalkPanel):
+            panel.find()
+        if not self.query("WalkPanel, ApprovalPanel, Picker"):
+            self.query_one(PromptBox).display = False
+            await self.query_one("#slot").mount(WalkPanel(self._transcript, finds=finds))
+
+    @on(WalkPanel.Left)
+    async def _walked(self, message: WalkPanel.Left) -> None:
+        await self._close_walk()
+        self.query_one(PromptBox).display = True
+        self._prompt.focus()
+        self._prompt.insert(message.character)
+
+    async def _close_walk(self) -> None:
+        for panel in self.query(WalkPanel):
+            await panel.remove()
+            self._transcript.leave()
+
+    @on(WalkPanel.Copied)
+    def _copied(self, message: WalkPanel.Copied) -> None:
+        self.copy_to_clipboard(message.text)
+        lines = plural(message.text.count("\n") + 1, "line")
+        self.notify(f"Copied {lines}", timeout=QUIT_WITHIN, markup=False)
+
     # The question in the slot
 
     async def _ask(self, request: ApprovalRequest) -> None:
         await self._close_question()
+        await self._close_walk()
         self._set(activity="waiting for you")
         self.query_one(PromptBox).display = False
         await self.query_one("#slot").mount(ApprovalPanel(request, self._clock))
@@ -364,8 +380,8 @@ class AgentApp(App[None]):
     async def _close_question(self) -> None:
         for panel in self.query(ApprovalPanel):
             await panel.remove()
-        self.query_one(PromptBox).display = True
-        self._prompt.focus()
+            self.query_one(PromptBox).display = True
+            self._prompt.focus()
 
     # Keys
 
@@ -452,10 +468,8 @@ class AgentApp(App[None]):
             return
         now, used = self._clock(), self._agent.context_tokens
         self._set(elapsed=now - self._busy_since, context_used=used)
-        if self._sampling_from is not None:
-            since, before = self._sampling_from
-            if now - since >= TICK and used > before:
-                self._set(tokens_per_second=(used - before) / (now - since))
+        if speed := self._tally.speed(now, used):
+            self._set(tokens_per_second=speed)
 
     def _show_banner(self) -> None:
         about, agent = self._about, self._agent

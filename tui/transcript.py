@@ -127,7 +127,7 @@ class Transcript(VerticalScroll, can_focus=False):
     async def show_earlier(self, passages: int = MORE) -> bool:
         """Lay out the passages above the first one; the reader stays where they are. False where
         there are none."""
-        if not self._earlier or self._is_filling:
+        if not self._earlier:
             return False
         self._is_filling = True
         taken, self._earlier = self._earlier[-passages:], self._earlier[:-passages]
@@ -147,7 +147,8 @@ class Transcript(VerticalScroll, can_focus=False):
 
     def watch_scroll_y(self, old_value: float, new_value: float) -> None:
         super().watch_scroll_y(old_value, new_value)
-        if new_value < old_value and new_value <= NEAR and self._earlier:
+        if new_value < old_value and new_value <= NEAR and self._earlier and not self._is_filling:
+            self._is_filling = True
             self.call_later(self.show_earlier)
 
     def _stay(self, height: int) -> None:
@@ -278,7 +279,6 @@ class Transcript(VerticalScroll, can_focus=False):
                 if step == 0 and below:
                     self._go_to(blocks[below[0]])
                 return len(found)
-            self._is_filling = False
             await self.show_earlier(distance)
 
     def _distance(self, wanted: str) -> int:
