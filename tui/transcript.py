@@ -91,7 +91,7 @@ class Transcript(VerticalScroll, can_focus=False):
         passages = list(passages_of(events))
         self._earlier.extend(passages[:-AT_FIRST])
         for passage in passages[-AT_FIRST:]:
-            await self._begin()
+            self._begin()
             for event in passage:
                 self._shown[-1].events.append(event)
                 await self._newest.tell(event)
@@ -100,14 +100,19 @@ class Transcript(VerticalScroll, can_focus=False):
 
     async def go_back(self, prompt: str) -> None:
         """Take away the last turn with this prompt and everything below it."""
-        while not (found := [s for s in self._shown if _is_prompt(s.events, prompt)]):
-            if not self._earlier:
-                return
-            await self.show_earlier()
-        place = self._shown.index(found[-1])
-        await self.remove_children([b for shown in self._shown[place:] for b in shown.blocks])
+        shown = [i for i, s in enumerate(self._shown) if _is_prompt(s.events, prompt)]
+        above = [i for i, events in enumerate(self._earlier) if _is_prompt(events, prompt)]
+        if not shown and not above:
+            return
+        place = shown[-1] if shown else 0
+        if not shown:
+            del self._earlier[above[-1] :]
+        await self.remove_children([b for gone in self._shown[place:] for b in gone.blocks])
         del self._shown[place:]
-        await self._begin()
+        self._begin()
+        if len(self._shown) < AT_FIRST:
+            await self.show_earlier()
+        await self._count_earlier()
 
     async def clear(self) -> None:
         """Only the banner stays."""
@@ -131,7 +136,7 @@ class Transcript(VerticalScroll, can_focus=False):
             return False
         self._is_filling = True
         taken, self._earlier = self._earlier[-passages:], self._earlier[:-passages]
-        first = self._shown[0].blocks[0] if self._shown[0].blocks else None
+        first = next(iter(self.blocks), None)
         height = self.virtual_size.height
         above: list[_Shown] = []
         telling = Telling(self._adder(above, first), is_open=self._newest.is_open)
@@ -192,7 +197,7 @@ class Transcript(VerticalScroll, can_focus=False):
             self._shown.append(_Shown())
             recorded(self._shown[-1].events, event)
 
-    async def _begin(self) -> None:
+    def _begin(self) -> None:
         if not self._shown or self._shown[-1].events:
             self._shown.append(_Shown())
 

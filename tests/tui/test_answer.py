@@ -83,7 +83,9 @@ def test_a_fence_without_a_language_is_plain_and_one_with_is_not():
     assert code_content("def f(): pass", path="src/a.py").spans
 
 
-@given(st.text(alphabet="ab\"'#\n\t \\{}<$", max_size=80), st.sampled_from(["a.py", "b.sh", "c.html"]))
+@given(
+    st.text(alphabet="ab\"'#\n\t \\{}<$", max_size=80), st.sampled_from(["a.py", "b.sh", "c.html"])
+)
 def test_colours_change_no_character(text, path):
     assert code_content(text, path=path).plain == text
     assert "\n".join(line.plain for line in code_lines(text, path=path)) == text
