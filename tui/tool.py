@@ -125,6 +125,8 @@ class ToolMessage(Static):
 
     def _title(self) -> Content:
         title = call_line(self.tool, self._arguments) or visible(self.tool)
+        if self._command():  # below in full
+            return Content.styled(visible(self.tool), "bold")
         if self.tool == "bash" and title.startswith("$ "):
             return Content.assemble(("$ ", "$muted"), code_content(title[2:], language="bash"))
         name, _, rest = title.partition(" ")

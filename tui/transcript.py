@@ -12,13 +12,8 @@ from textual.containers import VerticalScroll
 from textual.widget import Widget
 
 from ds4_agent.agent.events import Event, Notice, RunStarted
-from ds4_agent.tui.messages import (
-    Banner,
-    EarlierMessage,
-    NoticeMessage,
-    ThinkingMessage,
-    UserMessage,
-)
+from ds4_agent.tui.blocks import block_text, row_of
+from ds4_agent.tui.messages import Banner, EarlierMessage, ThinkingMessage
 from ds4_agent.tui.passages import Passage, passage_text, passages_of, prompt_of, recorded
 from ds4_agent.tui.telling import Telling
 from ds4_agent.tui.tool import ToolMessage
@@ -269,22 +264,16 @@ class Transcript(VerticalScroll, can_focus=False):
             blocks = self.blocks
             found = [i for i, b in enumerate(blocks) if wanted in block_text(b).casefold()]
             at = blocks.index(self._at) if self._at in blocks else len(blocks)
-            below = [index for index in found if index > at or (step == 0 and index == at)]
-            above = [index for index in found if index < at]
-            if step == 0 and at in below:
-                return len(found)
-            if step > 0 and below:
-                self._go_to(blocks[below[0]])
-                return len(found)
-            if step <= 0 and above:
-                self._go_to(blocks[above[-1]])
-                return len(found)
-            distance = self._distance(wanted) if step <= 0 else 0
-            if not distance:
-                if step == 0 and below:
-                    self._go_to(blocks[below[0]])
-                return len(found)
-            await self.show_earlier(distance)
+            place = _next_place(found, at, step)
+            distance = self._distance(wanted) if place is None and step <= 0 else 0
+            if distance:
+                await self.show_earlier(distance)
+                continue
+            if place is None and step == 0 and found:
+                place = found[0]
+            if place is not None:
+                self._go_to(blocks[place], words)
+            return len(found)
 
     def _distance(self, wanted: str) -> int:
         """How many passages above the first one the words are; 0 where they are not."""
@@ -293,10 +282,13 @@ class Transcript(VerticalScroll, can_focus=False):
                 return index
         return 0
 
-    def _go_to(self, block: Widget) -> None:
+    def _go_to(self, block: Widget, words: str = "") -> None:
+        """With `words`: to the line that holds them, opening what is folded over it."""
         self._mark(block)
         self.release_anchor()
-        self.call_after_refresh(self._see, block)
+        if words and isinstance(block, ThinkingMessage | ToolMessage) and not block.is_open:
+            block.toggle(row_of(block, words) is None)
+        self.call_after_refresh(self._see, block, words)
 
     def _mark(self, block: Widget | None) -> None:
         if self._at is not None:
@@ -305,8 +297,14 @@ class Transcript(VerticalScroll, can_focus=False):
         if block is not None:
             block.add_class("at")
 
-    def _see(self, block: Widget) -> None:
-        taller = block.outer_size.height > self.size.height
+    def _see(self, block: Widget, words: str = "") -> None:
+        height = self.size.height
+        row = row_of(block, words) if words else None
+        if row is not None and block.outer_size.height > height:
+            top = block.virtual_region.y + row - height // 2
+            self.scroll_to(y=top, animate=False, force=True)
+            return
+        taller = block.outer_size.height > height
         self.scroll_to_widget(block, animate=False, top=taller, force=True)
 
     @property
@@ -315,12 +313,13 @@ class Transcript(VerticalScroll, can_focus=False):
         return self.query_one(Banner)
 
 
-def block_text(block: Widget) -> str:
-    """What a block says, folded or not; displayable."""
-    if isinstance(block, UserMessage | NoticeMessage | ThinkingMessage | ToolMessage):
-        return block.text
-    parts = [str(getattr(part, "source", "")) for part in block.children]  # an answer's
-    return "\n\n".join(parts).strip()
+def _next_place(found: Sequence[int], at: int, step: int) -> int | None:
+    """Of the places `found`, the next one from `at`: see `Transcript.find`."""
+    if step > 0:
+        return next((index for index in found if index > at), None)
+    if step == 0 and at in found:
+        return at
+    return next((index for index in reversed(found) if index < at), None)
 
 
 def _is_prompt(passage: Passage, prompt: str) -> bool:

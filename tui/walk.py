@@ -13,6 +13,7 @@ from textual.message import Message
 from textual.widgets import Input, Static
 
 from ds4_agent.tui.describe import plural
+from ds4_agent.tui.look import FoundFilter
 from ds4_agent.tui.transcript import Transcript
 
 __all__ = ["WalkPanel"]
@@ -112,9 +113,20 @@ class WalkPanel(Vertical, can_focus=True):
             self.focus()
         self._paint()
 
+    def on_unmount(self) -> None:
+        self._show_found("")
+
+    def _show_found(self, words: str) -> None:
+        """Show the words on the screen; "": no longer."""
+        self.app._filters[:] = [f for f in self.app._filters if not isinstance(f, FoundFilter)]
+        if words:
+            self.app._filters.append(FoundFilter(words))
+        self.app.refresh(layout=True)
+
     @on(Input.Changed)
     async def _look(self, message: Input.Changed) -> None:
         message.stop()
+        self._show_found(message.value)
         self._found = await self._transcript.find(message.value, 0) if message.value else None
         self._paint()
 
