@@ -85,7 +85,7 @@ class ThinkingMessage(Static):
         self._stream = VisibleStream()
         self._pieces: list[str] = []
         self._length = 0
-        self._running = True
+        self._is_growing = True
         self.is_open = is_open
 
     @property
@@ -101,7 +101,7 @@ class ThinkingMessage(Static):
 
     def finish(self) -> None:
         """The reasoning is over."""
-        self._running = False
+        self._is_growing = False
         self._paint()
 
     def toggle(self, is_open: bool) -> None:
@@ -113,7 +113,7 @@ class ThinkingMessage(Static):
         self.toggle(not self.is_open)
 
     def _paint(self) -> None:
-        verb = "thinking" if self._running else "thought"
+        verb = "thinking" if self._is_growing else "thought"
         arrow = "▾" if self.is_open else "▸"
         length = plural(self._length, "character")
         head = Content.assemble((f"✻ {verb}", "italic"), (f" {length} {arrow}", "$faint"))
