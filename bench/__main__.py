@@ -34,7 +34,7 @@ def main() -> None:
     rows = _speeds(ours, [Speed(**row) for row in theirs])
     if (NANO / "model.safetensors").is_file():
         rows += [[name, figure, "", "", "", ""] for name, figure in _part("nano", [])]
-        rows += [] if options.quick else _part("cache", [])
+        rows += [] if options.quick else [*_part("cache", []), *_part("screen", [])]
     print(machine())
     print(f"Random model of {parameters / 1e6:.1f} M parameters, fp32; speeds in tokens/s.")
     for row in theirs:
