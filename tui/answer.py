@@ -25,7 +25,7 @@ class AnswerMessage(VerticalGroup):
     """An answer, rendered as Markdown while it comes. A long one is several parts."""
 
     DEFAULT_CSS = """
-    AnswerMessage { margin: 1 0 0 0; }
+    AnswerMessage AnswerPart > MarkdownParagraph { margin: 1 0 0 0; }
     """
 
     def __init__(self) -> None:
@@ -85,10 +85,13 @@ class AnswerPart(Markdown):
     DEFAULT_CSS = """
     AnswerPart {
         padding: 0 1 0 3;
-        & > MarkdownBlock:last-child { margin-bottom: 0; }
-        & > MarkdownFence { margin: 0 0 1 0; background: $surface; }
+        /* Above and not below: a rule for the last one is looked up again for every new one. */
+        & > MarkdownBulletList, & > MarkdownOrderedList,
+        & > MarkdownBlockQuote, & > MarkdownTable, & > MarkdownHorizontalRule, & > MarkdownFence,
+        & > MarkdownHeader { margin: 1 0 0 0; }
+        & > MarkdownFence { background: $surface; }
         & MarkdownFence > Label { padding: 0 1; width: 100%; text-wrap: wrap; }
-        & > MarkdownHeader { margin: 0 0 1 0; content-align: left middle; }
+        & > MarkdownHeader { content-align: left middle; }
     }
     """
 

@@ -54,6 +54,7 @@ from ds4_agent.tui.driver import TerminalDriver, leave_on_signals
 from ds4_agent.tui.input import PromptBox, PromptInput
 from ds4_agent.tui.look import DARK, LIGHT, VisibleFilter, theme_for
 from ds4_agent.tui.messages import Banner
+from ds4_agent.tui.pace import Pace
 from ds4_agent.tui.picker import Picker
 from ds4_agent.tui.session import About, mode_after
 from ds4_agent.tui.status import Status, StatusLine, status_after
@@ -66,7 +67,6 @@ if TYPE_CHECKING:
 
 __all__ = ["AgentApp"]
 
-FRAME = 1 / 20  # seconds between two paints of what the agent said
 TICK = 0.5  # seconds between two paints of the clock
 QUIT_WITHIN = 2.0  # seconds in which a second Ctrl+C ends the session
 KEYS = (
@@ -172,6 +172,7 @@ class AgentApp(App[None]):
 
     async def _pump(self) -> None:
         """The only place that changes the transcript on the agent's behalf, in order."""
+        pace = Pace()
         while True:
             await self._arrived.wait()
             self._arrived.clear()
@@ -180,7 +181,7 @@ class AgentApp(App[None]):
                 items.append(self._inbox.popleft())
             for item in coalesced(items):
                 await self._take(item)
-            await asyncio.sleep(FRAME)
+            await pace.rest()
 
     async def _take(self, item: Item) -> None:
         match item:

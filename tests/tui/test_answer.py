@@ -75,6 +75,14 @@ def test_a_link_tells_where_it_goes_and_long_code_is_wrapped():
     assert "number_11" in text
 
 
+def test_blocks_are_one_blank_row_apart():
+    text = "one\n\n# two\n\nthree\n\n- four\n- five\n\n> six\n\n```\nseven\n```\n\n1. eight\n"
+    seen = rendered([text])
+    words = ["one", "two", "three", "four", "five", "six", "seven", "eight"]
+    places = [next(row for row, line in enumerate(seen) if word in line) for word in words]
+    assert places == [1, 3, 5, 7, 8, 10, 12, 14], "\n".join(seen)
+
+
 def test_a_fence_without_a_language_is_plain_and_one_with_is_not():
     assert not code_content("def f(): pass").spans
     assert not code_content("def f(): pass", language="no such").spans
