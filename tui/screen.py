@@ -5,6 +5,7 @@ how the session ended. It routes; what things look like is each widget's own bus
 """
 
 import asyncio
+import gc
 import os
 import time
 from collections import deque
@@ -211,6 +212,7 @@ class AgentApp(App[None]):
                 self._status_line.status = status_after(self._status, item)
 
     async def _take_agent(self, agent: "Agent") -> None:
+        gc.freeze()  # what was loaded stays: looking through it again would hold up a frame
         if self._agent is not None:
             await self._transcript.clear()
         self._agent = agent

@@ -21,7 +21,7 @@ from ds4_agent.tui.tool import ToolMessage
 __all__ = ["Transcript"]
 
 MOST, FEWER = 240, 160  # blocks laid out: above the one, the oldest go until the other
-AT_FIRST, MORE = 24, 24  # passages of a session that goes on; shown when the reader comes near
+AT_FIRST, MORE = 12, 24  # passages of a session that goes on; shown when the reader comes near
 NEAR = 3  # rows from the top at which more is shown
 
 

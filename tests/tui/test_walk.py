@@ -114,7 +114,7 @@ def test_a_long_session_is_laid_out_at_its_end_and_the_rest_when_it_is_wanted(pe
         assert "answer 999" in stage.text(app)
         assert len(transcript.blocks) < 3 * AT_FIRST
         message = app.query_one(EarlierMessage)
-        assert "988 earlier prompts" in str(message.visual)
+        assert "994 earlier prompts" in str(message.visual)
         first = transcript.blocks[0].text
         transcript.scroll_home(animate=False)
         await stage.until(pilot, lambda: len(transcript.blocks) > 40)
