@@ -112,12 +112,17 @@ class ThinkingMessage(Static):
     def on_click(self) -> None:
         self.toggle(not self.is_open)
 
+    def on_resize(self) -> None:
+        if self.is_open:
+            self._paint()
+
     def _paint(self) -> None:
         verb = "thinking" if self._is_growing else "thought"
         arrow = "▾" if self.is_open else "▸"
         length = plural(self._length, "character")
         head = Content.assemble((f"✻ {verb}", "italic"), (f" {length} {arrow}", "$faint"))
         if self.is_open:
-            text = self.text.replace("\n", "\n  ")
-            head = Content.assemble(head, f"\n  {text}")
+            # Wrapped here, so that every row of it stands below the first word.
+            rows = Content(self.text).wrap(max(20, (self.content_size.width or 80) - 2))
+            head = Content("\n  ").join([head, *rows])
         self.update(head)

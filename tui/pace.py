@@ -9,7 +9,7 @@ __all__ = ["Pace"]
 
 FRAME = 1 / 20  # seconds between two paints on a machine that is quick enough
 SLOWEST = 1 / 4  # seconds: slower would not look alive
-SHARE = 0.1  # of a core, for everything the thread of the screen does
+SHARE = 0.09  # of a core, for everything the thread of the screen does
 
 
 class Pace:
