@@ -89,7 +89,7 @@ class AnswerPart(Markdown):
         & > MarkdownBulletList, & > MarkdownOrderedList,
         & > MarkdownBlockQuote, & > MarkdownTable, & > MarkdownHorizontalRule, & > MarkdownFence,
         & > MarkdownHeader { margin: 1 0 0 0; }
-        & > MarkdownFence { background: $surface; }
+        & > MarkdownFence { background: $surface; color: $foreground; }
         & MarkdownFence > Label { padding: 0 1; width: 100%; text-wrap: wrap; }
         & > MarkdownHeader { content-align: left middle; }
     }
