@@ -37,9 +37,8 @@ def main() -> None:
     if has_nano:
         rows += [[name, figure, "", "", "", ""] for name, figure in _part("nano", [])]
         if not options.quick:
-            rows += [
-                row for part in ("cache", "forks", "handbook", "batch") for row in _part(part, [])
-            ]
+            parts = ("cache", "forks", "handbook", "batch", "screen")
+            rows += [row for part in parts for row in _part(part, [])]
     rows += jobs
     print(machine())
     print(f"Random model of {parameters / 1e6:.1f} M parameters, fp32; speeds in tokens/s.")

@@ -7,10 +7,14 @@ its own because Markdown takes a third of the time to the first frame: nobody im
 from markdown_it import MarkdownIt
 from markdown_it.rules_core import StateCore
 from markdown_it.rules_inline import StateInline
+from markdown_it.token import Token
 from textual.containers import VerticalGroup
+from textual.content import Content
 from textual.widgets import Markdown
+from textual.widgets.markdown import MarkdownFence
 
 from ds4_agent.agent.display import VisibleStream
+from ds4_agent.tui.code import code_content
 
 __all__ = ["PART_LIMIT", "AnswerMessage", "AnswerPart", "answer_parser", "split_part"]
 
@@ -21,7 +25,7 @@ class AnswerMessage(VerticalGroup):
     """An answer, rendered as Markdown while it comes. A long one is several parts."""
 
     DEFAULT_CSS = """
-    AnswerMessage { margin: 1 0 0 0; }
+    AnswerMessage AnswerPart > MarkdownParagraph { margin: 1 0 0 0; }
     """
 
     def __init__(self) -> None:
@@ -65,6 +69,15 @@ class AnswerMessage(VerticalGroup):
         return self._part
 
 
+class CodeBlock(MarkdownFence):
+    """Fenced code in our colours. (Textual's own guesses a language that is not named, which takes
+    longer than a frame each time a line comes.)"""
+
+    @classmethod
+    def highlight(cls, code: str, language: str, ansi: bool = False, dark: bool = False) -> Content:
+        return code_content(code, language=language.strip().partition(" ")[0])
+
+
 class AnswerPart(Markdown):
     """A stretch of an answer. HTML and entities are shown as they are written; a link does nothing
     when clicked, because what it says need not be where it goes."""
@@ -72,15 +85,20 @@ class AnswerPart(Markdown):
     DEFAULT_CSS = """
     AnswerPart {
         padding: 0 1 0 3;
-        & > MarkdownBlock:last-child { margin-bottom: 0; }
-        & > MarkdownFence { margin: 0 0 1 0; background: $surface; }
-        & MarkdownFence > Label { padding: 0 1; }
-        & > MarkdownHeader { margin: 0 0 1 0; content-align: left middle; }
+        /* Above and not below: a rule for the last one is looked up again for every new one. */
+        & > MarkdownBulletList, & > MarkdownOrderedList,
+        & > MarkdownBlockQuote, & > MarkdownTable, & > MarkdownHorizontalRule, & > MarkdownFence,
+        & > MarkdownHeader { margin: 1 0 0 0; }
+        & > MarkdownFence { background: $surface; color: $foreground; }
+        & MarkdownFence > Label { padding: 0 1; width: 100%; text-wrap: wrap; }
+        & > MarkdownHeader { content-align: left middle; }
     }
     """
 
     def __init__(self) -> None:
         super().__init__(parser_factory=answer_parser, open_links=False)
+
+    BLOCKS = {**Markdown.BLOCKS, "fence": CodeBlock, "code_block": CodeBlock}  # noqa: RUF012
 
 
 def split_part(source: str, text: str) -> tuple[str, str]:
@@ -103,11 +121,12 @@ def split_part(source: str, text: str) -> tuple[str, str]:
 
 def answer_parser() -> MarkdownIt:
     """Markdown in which nothing vanishes: HTML, entities and underscores are literal, and a line
-    break is one. (`__init__` is a name here far more often than it is bold.)"""
+    break is one; a link tells where it goes. (`__init__` is more often a name than bold.)"""
     parser = MarkdownIt("commonmark", {"html": False}).enable(["table", "strikethrough"])
     parser.disable(["entity", "html_inline", "html_block"])
     parser.inline.ruler.before("emphasis", "underscores", _literal_underscores)
     parser.core.ruler.push("line_breaks", _keep_line_breaks)
+    parser.core.ruler.push("link_targets", _show_link_targets)
     return parser
 
 
@@ -128,3 +147,20 @@ def _keep_line_breaks(state: StateCore) -> None:
         for token in block.children or ():
             if token.type == "softbreak":
                 token.type = "hardbreak"
+
+
+def _show_link_targets(state: StateCore) -> None:
+    for block in state.tokens:
+        shown: list[Token] = []
+        target, words = "", ""
+        for token in block.children or ():
+            shown.append(token)
+            if token.type in ("link_open", "image"):
+                attribute = "src" if token.type == "image" else "href"
+                target, words = str(token.attrs.get(attribute, "")), ""
+            elif token.type in ("text", "code_inline"):
+                words += token.content
+            if token.type in ("link_close", "image") and target and target != words:
+                shown.append(Token("text", "", 0, content=f" ({target})"))
+        if block.children:
+            block.children = shown

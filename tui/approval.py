@@ -19,8 +19,8 @@ from textual.widgets import Input, Static
 from ds4_agent.agent.display import one_line, visible
 from ds4_agent.agent.events import ApprovalRequest, Behaviour, Decision
 from ds4_agent.agent.preview import preview
+from ds4_agent.tui.change import change_rows
 from ds4_agent.tui.describe import arguments_text, diff_lines, hides_something, written_lines
-from ds4_agent.tui.tool import change_rows
 
 __all__ = ["GRACE", "ApprovalPanel"]
 
@@ -262,5 +262,5 @@ def approval_content(request: ApprovalRequest) -> Content:
     parts.append(Content.styled(arguments_text(request.tool, rest), "bold"))
     if request.real:  # every link resolved: what the path says may not be where it leads
         parts.append(Content.styled(f"→ {visible(request.real, exact=True)}", "$muted"))
-    parts.extend(change_rows(change))
+    parts.extend(change_rows(change, str(request.arguments.get("path", ""))))
     return Content("\n").join(parts)

@@ -11,6 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from ds4_agent.agent.errors import UsageError
+from ds4_agent.tui.branches import as_tree
 from ds4_agent.tui.commands import FILES, prompt_rows, session_rows
 
 if TYPE_CHECKING:
@@ -105,8 +106,9 @@ class Choosing:
 
     def _sessions(self, about: str, title: str, without: str = "") -> Rows | None:
         sessions = [s for s in self._build.sessions() if s.id != without]
-        self._ids = [summary.id for summary in sessions]
-        rows = session_rows(sessions, time.time())
+        tree = as_tree(sessions)
+        self._ids = [summary.id for _, summary in tree]
+        rows = session_rows(tree, time.time())
         return Rows(about, title, tuple(rows)) if sessions else None
 
     def _choice(self, index: int) -> "Choice":

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from ds4_agent.agent.display import one_line
 from ds4_agent.agent.events import Event, RunStarted, Usage
 from ds4_agent.agent.material import typed
+from ds4_agent.agent.sizes import shown_size
 from ds4_agent.agent.slowness import slowness_lines
 from ds4_agent.tui.describe import count, plural, seconds
 
@@ -97,18 +98,21 @@ FILES = ("the conversation only; files stay as they are", "the conversation and 
 SHOWN_TURNS = 60  # of a session that goes on: more takes seconds to lay out
 
 
-def session_rows(sessions: "Sequence[Summary]", now: float) -> list[str]:
-    """A session a line: what it was about, its size, when it was last used."""
+def session_rows(tree: "Sequence[tuple[str, Summary]]", now: float) -> list[str]:
+    """A session a line, behind the lines of its branch: what it was about, its size, when it was
+    last used."""
     return [
-        " · ".join(
+        lines
+        + " · ".join(
             (
                 one_line(summary.title, 60) or summary.id,
                 plural(summary.turns, "prompt"),
                 f"{count(summary.tokens)} tokens",
+                shown_size(summary.bytes),
                 _ago(now - summary.last_used),
             )
         )
-        for summary in sessions
+        for lines, summary in tree
     ]
 
 

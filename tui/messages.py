@@ -10,7 +10,7 @@ from textual.widgets import Static
 from ds4_agent.agent.display import VisibleStream, visible
 from ds4_agent.tui.describe import plural, prompt_text
 
-__all__ = ["Banner", "NoticeMessage", "ThinkingMessage", "UserMessage"]
+__all__ = ["Banner", "EarlierMessage", "NoticeMessage", "ThinkingMessage", "UserMessage"]
 
 
 class Banner(Static):
@@ -40,8 +40,9 @@ class UserMessage(Static):
     """
 
     def __init__(self, text: str) -> None:
-        super().__init__(Content.styled(visible(prompt_text(text)), "bold"))
         self.prompt = text
+        self.text = visible(prompt_text(text))
+        super().__init__(Content.styled(self.text, "bold"))
 
 
 class NoticeMessage(Static):
@@ -56,7 +57,20 @@ class NoticeMessage(Static):
     """
 
     def __init__(self, text: str, level: str = "info") -> None:
-        super().__init__(Content(visible(text)), classes=level)
+        self.text = visible(text)
+        super().__init__(Content(self.text), classes=level)
+
+
+class EarlierMessage(Static):
+    """How much of the session is above what is laid out."""
+
+    DEFAULT_CSS = """
+    EarlierMessage { margin: 1 0 0 0; padding: 0 1 0 3; color: $faint; }
+    """
+
+    def show(self, prompts: int) -> None:
+        """`prompts` of the user are above."""
+        self.update(Content(f"▴ {plural(prompts, 'earlier prompt')}: scroll up"))
 
 
 class ThinkingMessage(Static):
@@ -71,8 +85,13 @@ class ThinkingMessage(Static):
         self._stream = VisibleStream()
         self._pieces: list[str] = []
         self._length = 0
-        self._running = True
-        self._is_open = is_open
+        self._is_growing = True
+        self.is_open = is_open
+
+    @property
+    def text(self) -> str:
+        """All of it so far; displayable."""
+        return "".join(self._pieces).strip()
 
     def add(self, text: str) -> None:
         """More reasoning."""
@@ -82,23 +101,28 @@ class ThinkingMessage(Static):
 
     def finish(self) -> None:
         """The reasoning is over."""
-        self._running = False
+        self._is_growing = False
         self._paint()
 
     def toggle(self, is_open: bool) -> None:
         """Show the text, or only its length."""
-        self._is_open = is_open
+        self.is_open = is_open
         self._paint()
 
     def on_click(self) -> None:
-        self.toggle(not self._is_open)
+        self.toggle(not self.is_open)
+
+    def on_resize(self) -> None:
+        if self.is_open:
+            self._paint()
 
     def _paint(self) -> None:
-        verb = "thinking" if self._running else "thought"
-        arrow = "▾" if self._is_open else "▸"
+        verb = "thinking" if self._is_growing else "thought"
+        arrow = "▾" if self.is_open else "▸"
         length = plural(self._length, "character")
         head = Content.assemble((f"✻ {verb}", "italic"), (f" {length} {arrow}", "$faint"))
-        if self._is_open:
-            text = "".join(self._pieces).strip().replace("\n", "\n  ")
-            head = Content.assemble(head, f"\n  {text}")
+        if self.is_open:
+            # Wrapped here, so that every row of it stands below the first word.
+            rows = Content(self.text).wrap(max(20, (self.content_size.width or 80) - 2))
+            head = Content("\n  ").join([head, *rows])
         self.update(head)

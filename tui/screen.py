@@ -5,6 +5,7 @@ how the session ended. It routes; what things look like is each widget's own bus
 """
 
 import asyncio
+import gc
 import os
 import time
 from collections import deque
@@ -28,7 +29,6 @@ from ds4_agent.agent.events import (
 from ds4_agent.agent.material import typed
 from ds4_agent.tui.approval import ApprovalPanel
 from ds4_agent.tui.choosing import Rows, Work
-from ds4_agent.tui.commands import shown_replay
 from ds4_agent.tui.conversation import (
     Build,
     Conversation,
@@ -49,17 +49,18 @@ from ds4_agent.tui.input import PromptBox, PromptInput
 from ds4_agent.tui.look import DARK, LIGHT, VisibleFilter, theme_for, theme_named
 from ds4_agent.tui.messages import Banner
 from ds4_agent.tui.orders import Draft, Following, Leave, Orders, Say, Send, Theme
+from ds4_agent.tui.pace import Pace
 from ds4_agent.tui.picker import Picker
 from ds4_agent.tui.session import About, mode_after
 from ds4_agent.tui.status import Status, StatusLine, status_after
 from ds4_agent.tui.transcript import Transcript
+from ds4_agent.tui.walk import WalkPanel
 
 if TYPE_CHECKING:
     from ds4_agent.agent.loop import Agent
 
 __all__ = ["AgentApp"]
 
-FRAME = 1 / 20  # seconds between two paints of what the agent said
 TICK = 0.5  # seconds between two paints of the clock
 QUIT_WITHIN = 2.0  # seconds in which a second Ctrl+C ends the session
 ESCAPE_WITHIN = 1.0  # seconds in which a second Esc goes back
@@ -76,6 +77,8 @@ KEYS = (
     ("Shift+Tab", "permission mode: ask, accept-edits, plan, auto"),
     ("Ctrl+O", "open or fold thinking and tool calls (or click one)"),
     ("PageUp, PageDown", "scroll the transcript"),
+    ("Tab", "walk the transcript with the arrows: open a block, copy it"),
+    ("Ctrl+F", "find in the transcript"),
 )
 
 
@@ -96,6 +99,7 @@ class AgentApp(App[None]):
         Binding("shift+tab", "next_mode", "Mode", show=False, priority=True),
         Binding("alt+up", "recall_queue", "Recall", show=False, priority=True),
         Binding("ctrl+o", "toggle_all", "Open or fold", show=False, priority=True),
+        Binding("ctrl+f", "walk(True)", "Find", show=False, priority=True),
         Binding("pageup", "scroll(-1)", "Scroll up", show=False, priority=True),
         Binding("pagedown", "scroll(1)", "Scroll down", show=False, priority=True),
     ]
@@ -169,6 +173,7 @@ class AgentApp(App[None]):
 
     async def _pump(self) -> None:
         """The only place that changes the transcript on the agent's behalf, in order."""
+        pace = Pace()
         while True:
             await self._arrived.wait()
             self._arrived.clear()
@@ -177,7 +182,7 @@ class AgentApp(App[None]):
                 items.append(self._inbox.popleft())
             for item in coalesced(items):
                 await self._take(item)
-            await asyncio.sleep(FRAME)
+            await pace.rest()
 
     async def _take(self, item: Item) -> None:
         match item:
@@ -207,15 +212,13 @@ class AgentApp(App[None]):
                 self._status_line.status = status_after(self._status, item)
 
     async def _take_agent(self, agent: "Agent") -> None:
+        gc.freeze()  # what was loaded stays: looking through it again would hold up a frame
         if self._agent is not None:
             await self._transcript.clear()
         self._agent = agent
         agent.mode = self._mode
         self._show_banner()
-        shown, left_out = shown_replay(agent.replay())
-        if left_out:
-            await self._transcript.notice(f"{plural(left_out, 'earlier turn')} not shown")
-        await self._transcript.replay(shown)
+        await self._transcript.replay(agent.replay())
         used, limit = agent.context_tokens, agent.context_limit
         self._set(activity="ready", busy=False, context_used=used, context_total=limit)
         if self._busy_since is None:  # else its end is still to come
@@ -278,6 +281,7 @@ class AgentApp(App[None]):
         for following in followings:
             match following:
                 case Rows(about, title, rows):
+                    await self._close_walk()
                     self.query_one(PromptBox).display = False
                     await self.query_one("#slot").mount(Picker(about, title, rows))
                 case Work(activity, begin):
@@ -307,10 +311,43 @@ class AgentApp(App[None]):
         self._prompt.focus()
         await self._go_on(self._orders.picked(message.picker.about, message.index))
 
+    # The walk in the slot
+
+    async def action_focus_next(self) -> None:  # type: ignore[override]
+        """Tab where nothing else wants it."""
+        await self.action_walk(False)
+
+    async def action_walk(self, finds: bool) -> None:
+        """Tab, Ctrl+F: the transcript is walked with the keys."""
+        for panel in self.query(WalkPanel):
+            panel.find()
+        if not self.query("WalkPanel, ApprovalPanel, Picker"):
+            self.query_one(PromptBox).display = False
+            await self.query_one("#slot").mount(WalkPanel(self._transcript, finds=finds))
+
+    @on(WalkPanel.Left)
+    async def _walked(self, message: WalkPanel.Left) -> None:
+        await self._close_walk()
+        self.query_one(PromptBox).display = True
+        self._prompt.focus()
+        self._prompt.insert(message.character)
+
+    async def _close_walk(self) -> None:
+        for panel in self.query(WalkPanel):
+            await panel.remove()
+            self._transcript.leave()
+
+    @on(WalkPanel.Copied)
+    def _copied(self, message: WalkPanel.Copied) -> None:
+        self.copy_to_clipboard(message.text)
+        lines = plural(message.text.count("\n") + 1, "line")
+        self.notify(f"Copied {lines}", timeout=QUIT_WITHIN, markup=False)
+
     # The question in the slot
 
     async def _ask(self, request: ApprovalRequest) -> None:
         await self._close_question()
+        await self._close_walk()
         self._set(activity="waiting for you")
         self.query_one(PromptBox).display = False
         await self.query_one("#slot").mount(ApprovalPanel(request, self._clock))
@@ -328,8 +365,8 @@ class AgentApp(App[None]):
     async def _close_question(self) -> None:
         for panel in self.query(ApprovalPanel):
             await panel.remove()
-        self.query_one(PromptBox).display = True
-        self._prompt.focus()
+            self.query_one(PromptBox).display = True
+            self._prompt.focus()
 
     # Keys
 

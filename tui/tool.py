@@ -7,10 +7,13 @@ whole content is painted from that state, so any moment of a call can be shown a
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
+from textual import events
 from textual.content import Content
 from textual.widgets import Static
 
 from ds4_agent.agent.display import VisibleStream, visible
+from ds4_agent.tui.change import INDENT, change_rows
+from ds4_agent.tui.code import code_content, code_lines
 from ds4_agent.tui.describe import (
     DiffLine,
     call_line,
@@ -21,7 +24,7 @@ from ds4_agent.tui.describe import (
     written_lines,
 )
 
-__all__ = ["ToolMessage", "change_rows"]
+__all__ = ["ToolMessage"]
 
 Phase = Literal["writing", "waiting", "running", "done", "failed", "refused"]
 
@@ -35,12 +38,6 @@ _BULLET = {
     "done": ("●", "$text-success"),
     "failed": ("●", "$text-error"),
     "refused": ("●", "$text-warning"),
-}
-_DIFF_STYLE = {
-    "-": "$text-error on $error 12%",
-    "+": "$text-success on $success 12%",
-    " ": "$muted",
-    "@": "$faint",
 }
 
 
@@ -63,7 +60,8 @@ class ToolMessage(Static):
         self._stream = VisibleStream()
         self._result = ""
         self._diff = ""
-        self._is_open = is_open
+        self.is_open = is_open
+        self._painted_for = 0  # cells
 
     def on_mount(self) -> None:
         self._paint()
@@ -99,66 +97,96 @@ class ToolMessage(Static):
 
     def toggle(self, is_open: bool) -> None:
         """Show everything, or the folded form."""
-        self._is_open = is_open
+        self.is_open = is_open
         self.set_class(is_open, "open")
         self._paint()
 
     def on_click(self) -> None:
-        self.toggle(not self._is_open)
+        self.toggle(not self.is_open)
+
+    def on_resize(self, event: events.Resize) -> None:
+        """A band ends where the line does."""
+        if self._painted_for != self.content_size.width:
+            self._paint()
+
+    @property
+    def text(self) -> str:
+        """The call and its result, for the clipboard and for a search; displayable."""
+        result = self._result or self._output
+        parts = [call_line(self.tool, self._arguments), *map(_words, self._arguments.values())]
+        return "\n".join(part for part in (*parts, visible(result)) if part)
 
     def _paint(self) -> None:
         bullet, style = _BULLET[self._phase]
-        title = call_line(self.tool, self._arguments) or visible(self.tool)
         cursor = "▌" if self._phase == "writing" else ""
-        head = Content.assemble((f"{bullet} ", style), (title + cursor, "bold"))
+        head = Content.assemble((f"{bullet} ", style), self._title(), cursor)
+        self._painted_for = self.content_size.width
         self.update(Content("\n").join([head, *self._body()]))
+
+    def _title(self) -> Content:
+        title = call_line(self.tool, self._arguments) or visible(self.tool)
+        if self._command():  # below in full
+            return Content.styled(visible(self.tool), "bold")
+        if self.tool == "bash" and title.startswith("$ "):
+            return Content.assemble(("$ ", "$muted"), code_content(title[2:], language="bash"))
+        name, _, rest = title.partition(" ")
+        return Content.assemble((name, "bold"), f" {rest}" if rest else "")
 
     def _body(self) -> list[Content]:
         if self._phase == "waiting":  # the question below shows it
             return []
-        if self._phase in ("writing", "running"):
+        if self._phase == "writing":
+            return self._growing()
+        if self._phase == "running":
             change = written_lines(self.tool, self._arguments)
             if change:
-                return _change(change, self._limit(DIFF_LINES), tail=self._phase == "writing")
-            return _tail(self._output, self._limit(TAIL_LINES))
+                return self._change(change)
+            return [*self._command(), *_tail(self._output, self._limit(TAIL_LINES))]
         style = {"failed": "$text-error", "refused": "$text-warning"}.get(self._phase, "")
         line = result_line(self.tool, self._result, is_error=self._phase != "done")
         summary = Content.assemble(("└ ", "$faint"), (line, style or "$muted"))
-        return [_indent(summary, 2), *self._detail()]
+        return [*self._command(), _indent(summary, 2), *self._detail()]
+
+    def _growing(self) -> list[Content]:
+        """The end of what is being written; no more is laid out, twenty times a second."""
+        limit = self._limit(DIFF_LINES)
+        texts = {key: _words(self._arguments.get(key, "")) for key in ("old", "new", "content")}
+        total = sum(map(_line_count, texts.values()))
+        ends = {key: _last_lines(text, limit) for key, text in texts.items()}
+        lines = written_lines(self.tool, ends)[-limit:]
+        if not lines:
+            return self._command()
+        return _with_rest(self._rows(lines), total - len(lines), above=True)
+
+    def _command(self) -> list[Content]:
+        """A command of several lines, which its title shows as one: its end while it is written,
+        all of it once it is opened."""
+        command = visible(_words(self._arguments.get("command", "")))
+        writing = self._phase == "writing"
+        if self.tool != "bash" or "\n" not in command or not (writing or self.is_open):
+            return []
+        lines = code_lines(_last_lines(command, self._limit(TAIL_LINES)), language="bash")
+        rows = [_indent(line, INDENT) for line in lines]
+        return _with_rest(rows, _line_count(command) - len(rows), above=True)
 
     def _detail(self) -> list[Content]:
         if self._diff:
-            return _change(diff_lines(self._diff), self._limit(DIFF_LINES))
-        if self._is_open:
-            return _tail(_after_first_line(visible(self._result)), OPEN_LINES, head=True)
-        if self.tool == "bash":
-            return _tail(_after_first_line(visible(self._result)), TAIL_LINES)
-        return []
+            return self._change(diff_lines(self._diff))
+        rest = visible(self._result).partition("\n")[2]
+        if self.is_open:
+            return _tail(rest, OPEN_LINES, head=True)
+        return _tail(rest, TAIL_LINES) if self.tool == "bash" else []
+
+    def _change(self, lines: Sequence[DiffLine]) -> list[Content]:
+        """The first lines of a change."""
+        shown = lines[: self._limit(DIFF_LINES)]
+        return _with_rest(self._rows(shown), len(lines) - len(shown), above=False)
+
+    def _rows(self, lines: Sequence[DiffLine]) -> list[Content]:
+        return change_rows(lines, _words(self._arguments.get("path", "")), self._painted_for)
 
     def _limit(self, folded: int) -> int:
-        return OPEN_LINES if self._is_open else folded
-
-
-def change_rows(lines: Sequence[DiffLine]) -> list[Content]:
-    """The lines of a change, each with its number and its colour, indented like a tool's detail."""
-    digits = max((len(str(line.number)) for line in lines if line.number), default=0)
-    return [
-        _indent(
-            Content.assemble(
-                (f"{line.number or '':>{digits}} " if digits else "", "$faint"),
-                (f"{'' if line.mark == '@' else line.mark} {line.text}", _DIFF_STYLE[line.mark]),
-            ),
-            4,
-        )
-        for line in lines
-    ]
-
-
-def _change(lines: Sequence[DiffLine], limit: int, *, tail: bool = False) -> list[Content]:
-    """At most `limit` lines of a change, the first or the last ones."""
-    hidden = max(0, len(lines) - limit)
-    shown = lines[hidden:] if tail else lines[: len(lines) - hidden]
-    return _with_rest(change_rows(shown), hidden, above=tail)
+        return OPEN_LINES if self.is_open else folded
 
 
 def _tail(text: str, limit: int, *, head: bool = False) -> list[Content]:
@@ -166,14 +194,14 @@ def _tail(text: str, limit: int, *, head: bool = False) -> list[Content]:
     lines = text.rstrip("\n").split("\n") if text.strip() else []
     hidden = max(0, len(lines) - limit)
     shown = lines[: len(lines) - hidden] if head else lines[hidden:]
-    rows = [_indent(Content.styled(line, "$muted"), 4) for line in shown]
+    rows = [_indent(Content.styled(line, "$muted"), INDENT) for line in shown]
     return _with_rest(rows, hidden, above=not head)
 
 
 def _with_rest(rows: list[Content], hidden: int, *, above: bool) -> list[Content]:
     if not hidden:
         return rows
-    rest = _indent(Content.styled(f"… {plural(hidden, 'more line')} (ctrl+o)", "$faint"), 4)
+    rest = _indent(Content.styled(f"… {plural(hidden, 'more line')} (ctrl+o)", "$faint"), INDENT)
     return [rest, *rows] if above else [*rows, rest]
 
 
@@ -181,5 +209,15 @@ def _indent(content: Content, cells: int) -> Content:
     return Content(" " * cells) + content
 
 
-def _after_first_line(text: str) -> str:
-    return text.partition("\n")[2]
+def _words(value: object) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _line_count(text: str) -> int:
+    return text.count("\n") + (not text.endswith("\n")) if text else 0
+
+
+def _last_lines(text: str, limit: int) -> str:
+    """The last `limit` lines of a text; a newline at its end ends the last one."""
+    ended = text.endswith("\n")
+    return "\n".join(text[: len(text) - ended].split("\n")[-limit:]) + "\n" * ended

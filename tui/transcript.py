@@ -1,210 +1,326 @@
 """The transcript: one column of messages that stays at its end until the reader scrolls up.
 
-In: prompts, notices and the agent's events, in order. It turns each into the widget it belongs to
-and keeps which answer, thought and calls are still growing. It never talks to the agent.
+In: prompts, notices and the agent's events, in order. Only the last part of a long session is laid
+out: what is above it is kept as events and shown again when the reader comes near. A block can be
+under a cursor, opened, read out for a copy and found by its words. It never talks to the agent.
 """
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
 
 from textual.containers import VerticalScroll
 from textual.widget import Widget
 
-from ds4_agent.agent.events import (
-    ApprovalAsked,
-    ApprovalDecided,
-    CallArgument,
-    CallFinished,
-    CallReady,
-    CallStarted,
-    Compacted,
-    Event,
-    Notice,
-    RunStarted,
-    Steered,
-    StepFinished,
-    TaskEvent,
-    TextDelta,
-    ThinkingDelta,
-    ToolOutput,
-    TurnEnded,
-)
-from ds4_agent.tui.commands import COMPACTED
-from ds4_agent.tui.describe import task_line
-from ds4_agent.tui.messages import (
-    Banner,
-    NoticeMessage,
-    ThinkingMessage,
-    UserMessage,
-)
+from ds4_agent.agent.events import Event, Notice, RunStarted
+from ds4_agent.tui.blocks import block_text, row_of
+from ds4_agent.tui.messages import Banner, EarlierMessage, ThinkingMessage
+from ds4_agent.tui.passages import Passage, passage_text, passages_of, prompt_of, recorded
+from ds4_agent.tui.telling import Telling
 from ds4_agent.tui.tool import ToolMessage
 
-if TYPE_CHECKING:
-    from ds4_agent.tui.answer import AnswerMessage
-
 __all__ = ["Transcript"]
+
+MOST, FEWER = 240, 160  # blocks laid out: above the one, the oldest go until the other
+AT_FIRST, MORE = 12, 24  # passages of a session that goes on; shown when the reader comes near
+NEAR = 3  # rows from the top at which more is shown
+
+
+@dataclass
+class _Shown:
+    """A passage on the screen: what it tells and the blocks that tell it."""
+
+    events: Passage = field(default_factory=list)
+    blocks: list[Widget] = field(default_factory=list)
 
 
 class Transcript(VerticalScroll, can_focus=False):
     """All messages of the session."""
 
     DEFAULT_CSS = """
-    Transcript { height: 1fr; layout: stream; scrollbar-size-vertical: 1; padding: 0 0 1 0; }
+    Transcript {
+        height: 1fr; layout: stream; scrollbar-size-vertical: 1; padding: 0 0 1 0;
+        & > .at { background: $panel; outline-left: outer $accent; }
+    }
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self._answer: AnswerMessage | None = None
-        self._thinking: ThinkingMessage | None = None
-        self._calls: dict[str, ToolMessage] = {}
-        self._is_open = False
+        self._earlier: list[Passage] = []
+        self._shown: list[_Shown] = [_Shown()]
+        self._newest = Telling(self._add)
+        self._at: Widget | None = None
+        self._is_filling = False
 
     def on_mount(self) -> None:
         self.anchor()
 
+    # What is told
+
     async def ask(self, prompt: str) -> None:
         """A prompt of the user, and back to the end of the transcript."""
-        await self._add(UserMessage(prompt))
+        await self._tell(RunStarted("", prompt, "", "", ()))
         self.anchor()
 
     async def notice(self, text: str, level: str = "info") -> None:
         """A remark of the program."""
-        await self._close_text()
-        await self._add(NoticeMessage(text, level))
+        self._record(Notice(text))
+        await self._newest.notice(text, level)
 
     async def fail(self, text: str) -> None:
         """The turn broke off with an error; what was growing ends where it is."""
-        for call in self._calls.values():
-            call.finish(text, is_error=True, diff="", ran=False)
-        self._calls.clear()
-        await self.notice(text, "error")
+        self._record(Notice(text))
+        await self._newest.fail(text)
 
     async def show(self, event: Event) -> None:
-        """What an event adds or changes."""
-        match event:
-            case ThinkingDelta(text):
-                await self._think(text)
-            case TextDelta(text):
-                await self._say(text)
-            case CallStarted() | CallArgument() | CallReady() | ToolOutput() | CallFinished():
-                await self._show_call(event)
-            case ApprovalAsked(request):
-                if call := self._calls.get(request.call_id):
-                    call.asking(True)
-            case ApprovalDecided(request, decision, _):
-                if call := self._calls.get(request.call_id):
-                    call.asking(decision.behaviour == "deny")
-            case TaskEvent():
-                self._show_task(event)
-            case StepFinished():
-                await self._close_text()
-            case Notice(text):
-                await self.notice(text)
-            case Compacted():
-                await self.notice(COMPACTED)
-            case TurnEnded():
-                await self._end_turn(event)
+        """What an event adds or changes. A prompt comes by `ask`, before its run begins."""
+        if prompt_of(event) is None:
+            await self._tell(event)
+
+    async def _tell(self, event: Event) -> None:
+        self._record(event)
+        await self._newest.tell(event)
+        await self._leave_out_old()
 
     async def replay(self, events: Sequence[Event]) -> None:
-        """What an earlier process showed."""
-        for event in events:
-            match event:
-                case RunStarted(prompt=text) | Steered(text):
-                    await self._close_text()
-                    await self.ask(text)
-                case _:
-                    await self.show(event)
+        """What an earlier process showed: its last part now, the rest when it is wanted."""
+        passages = list(passages_of(events))
+        self._earlier.extend(passages[:-AT_FIRST])
+        for passage in passages[-AT_FIRST:]:
+            self._begin()
+            for event in passage:
+                self._shown[-1].events.append(event)
+                await self._newest.tell(event)
+        self.anchor()
+        await self._count_earlier()
 
     async def go_back(self, prompt: str) -> None:
         """Take away the last turn with this prompt and everything below it."""
-        found = [w for w in self.query(UserMessage) if w.prompt == prompt]
-        if found:
-            children = list(self.children)
-            await self.remove_children(children[children.index(found[-1]) :])
+        shown = [i for i, s in enumerate(self._shown) if _is_prompt(s.events, prompt)]
+        above = [i for i, events in enumerate(self._earlier) if _is_prompt(events, prompt)]
+        if not shown and not above:
+            return
+        place = shown[-1] if shown else 0
+        if not shown:
+            del self._earlier[above[-1] :]
+        await self.remove_children([b for gone in self._shown[place:] for b in gone.blocks])
+        del self._shown[place:]
+        self._begin()
+        if len(self._shown) < AT_FIRST:
+            await self.show_earlier()
+        await self._count_earlier()
 
     async def clear(self) -> None:
         """Only the banner stays."""
+        self._earlier.clear()
+        self._shown = [_Shown()]
         await self.remove_children([w for w in self.children if not isinstance(w, Banner)])
 
     def toggle_all(self) -> None:
         """Open every thought and call, or fold them again."""
-        self._is_open = not self._is_open
+        self._newest.is_open = not self._newest.is_open
         for widget in self.query("ThinkingMessage, ToolMessage"):
             if isinstance(widget, ThinkingMessage | ToolMessage):
-                widget.toggle(self._is_open)
+                widget.toggle(self._newest.is_open)
 
-    async def _show_call(
-        self, event: CallStarted | CallArgument | CallReady | ToolOutput | CallFinished
-    ) -> None:
-        if isinstance(event, CallStarted):
-            await self._close_text()
-            self._calls[event.id] = ToolMessage(event.name, is_open=self._is_open)
-            await self._add(self._calls[event.id])
+    # What is laid out
+
+    async def show_earlier(self, passages: int = MORE) -> bool:
+        """Lay out the passages above the first one; the reader stays where they are. False where
+        there are none."""
+        if not self._earlier:
+            return False
+        self._is_filling = True
+        taken, self._earlier = self._earlier[-passages:], self._earlier[:-passages]
+        first = next(iter(self.blocks), None)
+        height = self.virtual_size.height
+        above: list[_Shown] = []
+        telling = Telling(self._adder(above, first), is_open=self._newest.is_open)
+        with self.app.batch_update():
+            for passage in taken:
+                above.append(_Shown(passage))
+                for event in passage:
+                    await telling.tell(event)
+            self._shown[:0] = above
+            await self._count_earlier()
+        self.call_after_refresh(self._stay, height)
+        return True
+
+    def watch_scroll_y(self, old_value: float, new_value: float) -> None:
+        super().watch_scroll_y(old_value, new_value)
+        if new_value < old_value and new_value <= NEAR and self._earlier and not self._is_filling:
+            self._is_filling = True
+            self.call_later(self.show_earlier)
+
+    def _stay(self, height: int) -> None:
+        grown = self.virtual_size.height - height
+        if grown > 0 and not self._follows:
+            self.scroll_to(y=self.scroll_y + grown, animate=False, force=True)
+        self._is_filling = False
+
+    async def _leave_out_old(self) -> None:
+        """Too much is laid out: the oldest goes, while the reader is at the end."""
+        if not self._follows or sum(len(shown.blocks) for shown in self._shown) <= MOST:
             return
-        call = self._calls.get(event.id)
-        if call is None:  # answered before it had a name: the result says what was wrong
-            call = self._calls[event.id] = ToolMessage("tool call", is_open=self._is_open)
-            await self._add(call)
-        match event:
-            case CallArgument(_, name, delta):
-                call.argument(name, delta)
-            case CallReady(_, _, arguments):
-                call.ready(arguments)
-            case ToolOutput(_, text):
-                call.output(text)
-            case CallFinished(_, _, content, is_error, diff, ran):
-                call.finish(content, is_error=is_error, diff=diff, ran=ran)
-                del self._calls[event.id]
+        gone: list[Widget] = []
+        while len(self._shown) > 1 and sum(len(s.blocks) for s in self._shown) > FEWER:
+            shown = self._shown.pop(0)
+            gone += shown.blocks
+            self._earlier.append(shown.events)
+        await self.remove_children(gone)
+        await self._count_earlier()
 
-    def _show_task(self, event: TaskEvent) -> None:
-        """A sub-agent's calls stand in the call it works for."""
-        call, inner = self._calls.get(event.task), event.event
-        if call is None:
+    @property
+    def _follows(self) -> bool:
+        """Whether the reader is at the end and stays there."""
+        return self.is_anchored and not self._anchor_released and self._at is None
+
+    async def _count_earlier(self) -> None:
+        count = sum(1 for passage in self._earlier for e in passage if prompt_of(e) is not None)
+        for message in self.query(EarlierMessage):
+            if not self._earlier:
+                await message.remove()
+            else:
+                message.show(count)
             return
-        if isinstance(inner, ApprovalAsked | ApprovalDecided):
-            call.asking(isinstance(inner, ApprovalAsked))
-        elif line := task_line(inner):
-            call.output(f"{line}\n")
+        if self._earlier:
+            message = EarlierMessage()
+            await self.mount(message, after=self.banner)
+            message.show(count)
 
-    async def _think(self, text: str) -> None:
-        if self._thinking is None:
-            self._thinking = ThinkingMessage(is_open=self._is_open)
-            await self._add(self._thinking)
-        self._thinking.add(text)
+    def _record(self, event: Event) -> None:
+        if not recorded(self._shown[-1].events, event):
+            self._shown.append(_Shown())
+            recorded(self._shown[-1].events, event)
 
-    async def _say(self, text: str) -> None:
-        if self._thinking is not None:
-            self._thinking.finish()
-            self._thinking = None
-        if self._answer is None:
-            if not text.strip():
-                return
-            from ds4_agent.tui.answer import AnswerMessage  # not before the first frame
+    def _begin(self) -> None:
+        if not self._shown or self._shown[-1].events:
+            self._shown.append(_Shown())
 
-            self._answer = AnswerMessage()
-            await self._add(self._answer)
-        await self._answer.add(text)
+    async def _add(self, block: Widget) -> None:
+        self._shown[-1].blocks.append(block)
+        await self.mount(block)
 
-    async def _close_text(self) -> None:
-        if self._thinking is not None:
-            self._thinking.finish()
-            self._thinking = None
-        if self._answer is not None:
-            answer, self._answer = self._answer, None
-            await answer.finish()
+    def _adder(
+        self, shown: list[_Shown], before: Widget | None
+    ) -> Callable[[Widget], Awaitable[None]]:
+        async def add(block: Widget) -> None:
+            shown[-1].blocks.append(block)
+            await self.mount(block, before=before)
 
-    async def _end_turn(self, ended: TurnEnded) -> None:
-        await self._close_text()
-        self._calls.clear()
-        if ended.reason == "interrupted":
-            await self.notice("Interrupted. What should be done instead?", "warning")
-        elif ended.reason != "end":
-            await self.notice(ended.detail or f"Stopped: {ended.reason}", "warning")
+        return add
 
-    async def _add(self, widget: Widget) -> None:
-        await self.mount(widget)
+    # The cursor
+
+    @property
+    def blocks(self) -> list[Widget]:
+        """What is laid out and can be walked, in order."""
+        return [block for shown in self._shown for block in shown.blocks]
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """Which block the cursor is on, from 1, and of how many; 0 for none."""
+        blocks = self.blocks
+        return (blocks.index(self._at) + 1 if self._at in blocks else 0, len(blocks))
+
+    async def move(self, step: int) -> None:
+        """Put the cursor on another block, at first on the last one; it comes into view."""
+        blocks = self.blocks
+        if not blocks:
+            return
+        if self._at not in blocks:
+            self._go_to(blocks[-1])
+            return
+        index = blocks.index(self._at) + step
+        if index < 0 and await self.show_earlier():
+            grown = self.blocks
+            index += len(grown) - len(blocks)
+            blocks = grown
+        self._go_to(blocks[max(0, min(index, len(blocks) - 1))])
+
+    def leave(self) -> None:
+        """No cursor, and back to the end."""
+        self._mark(None)
+        self.anchor()
+
+    def toggle(self) -> None:
+        """Open or fold the block under the cursor."""
+        if isinstance(self._at, ThinkingMessage | ToolMessage):
+            self._at.toggle(not self._at.is_open)
+            self.call_after_refresh(self._see, self._at)
+
+    @property
+    def text(self) -> str:
+        """Of the block under the cursor; "" for none."""
+        return block_text(self._at) if self._at is not None else ""
+
+    async def find(self, words: str, step: int) -> int:
+        """Put the cursor on the next block that holds `words`, whatever their case: -1 upwards, 1
+        downwards, 0 at the cursor if it does, else upwards. Returns how many blocks that are laid
+        out hold them; what is above is laid out as far as it is needed."""
+        wanted = words.casefold()
+        if not wanted:
+            return 0
+        while True:
+            blocks = self.blocks
+            found = [i for i, b in enumerate(blocks) if wanted in block_text(b).casefold()]
+            at = blocks.index(self._at) if self._at in blocks else len(blocks)
+            place = _next_place(found, at, step)
+            distance = self._distance(wanted) if place is None and step <= 0 else 0
+            if distance:
+                await self.show_earlier(distance)
+                continue
+            if place is None and step == 0 and found:
+                place = found[0]
+            if place is not None:
+                self._go_to(blocks[place], words)
+            return len(found)
+
+    def _distance(self, wanted: str) -> int:
+        """How many passages above the first one the words are; 0 where they are not."""
+        for index, passage in enumerate(reversed(self._earlier), start=1):
+            if wanted in passage_text(passage).casefold():
+                return index
+        return 0
+
+    def _go_to(self, block: Widget, words: str = "") -> None:
+        """With `words`: to the line that holds them, opening what is folded over it."""
+        self._mark(block)
+        self.release_anchor()
+        if words and isinstance(block, ThinkingMessage | ToolMessage) and not block.is_open:
+            block.toggle(row_of(block, words) is None)
+        self.call_after_refresh(self._see, block, words)
+
+    def _mark(self, block: Widget | None) -> None:
+        if self._at is not None:
+            self._at.remove_class("at")
+        self._at = block
+        if block is not None:
+            block.add_class("at")
+
+    def _see(self, block: Widget, words: str = "") -> None:
+        height = self.size.height
+        row = row_of(block, words) if words else None
+        if row is not None and block.outer_size.height > height:
+            top = block.virtual_region.y + row - height // 2
+            self.scroll_to(y=top, animate=False, force=True)
+            return
+        taller = block.outer_size.height > height
+        self.scroll_to_widget(block, animate=False, top=taller, force=True)
 
     @property
     def banner(self) -> Banner:
         """The banner at the head."""
         return self.query_one(Banner)
+
+
+def _next_place(found: Sequence[int], at: int, step: int) -> int | None:
+    """Of the places `found`, the next one from `at`: see `Transcript.find`."""
+    if step > 0:
+        return next((index for index in found if index > at), None)
+    if step == 0 and at in found:
+        return at
+    return next((index for index in reversed(found) if index < at), None)
+
+
+def _is_prompt(passage: Passage, prompt: str) -> bool:
+    return any(prompt_of(event) == prompt for event in passage)

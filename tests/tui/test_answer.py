@@ -10,6 +10,7 @@ from textual.widgets import Markdown
 
 from ds4_agent.agent.display import VisibleStream, visible
 from ds4_agent.tui.answer import PART_LIMIT, AnswerMessage, answer_parser, split_part
+from ds4_agent.tui.code import code_content, code_lines
 
 ANSWER = """\
 Replaced `a` with **b** in src/__init__.py.
@@ -64,6 +65,38 @@ def test_nothing_of_an_answer_vanishes():
     text = "\n".join(rendered([ANSWER]))
     for piece in ("src/__init__.py.", "\n   Second line.", "<b>html</b> &amp; entity", "return x"):
         assert piece in text
+
+
+def test_a_link_tells_where_it_goes_and_long_code_is_wrapped():
+    line = "value = " + " + ".join(f"number_{n}" for n in range(12))
+    text = "\n".join(rendered([f"[docs](http://a.b/c), <http://d.e>\n\n```python\n{line}\n```\n"]))
+    assert "docs (http://a.b/c), http://d.e" in text
+    assert text.count("http") == 2
+    assert "number_11" in text
+
+
+def test_blocks_are_one_blank_row_apart():
+    text = "one\n\n# two\n\nthree\n\n- four\n- five\n\n> six\n\n```\nseven\n```\n\n1. eight\n"
+    seen = rendered([text])
+    words = ["one", "two", "three", "four", "five", "six", "seven", "eight"]
+    places = [next(row for row, line in enumerate(seen) if word in line) for word in words]
+    assert places == [1, 3, 5, 7, 8, 10, 12, 14], "\n".join(seen)
+
+
+def test_a_fence_without_a_language_is_plain_and_one_with_is_not():
+    assert not code_content("def f(): pass").spans
+    assert not code_content("def f(): pass", language="no such").spans
+    for coloured in (code_content("def f(): pass", language="python"), code_content("x", path="")):
+        assert str(coloured) in ("def f(): pass", "x")
+    assert code_content("def f(): pass", path="src/a.py").spans
+
+
+@given(
+    st.text(alphabet="ab\"'#\n\t \\{}<$", max_size=80), st.sampled_from(["a.py", "b.sh", "c.html"])
+)
+def test_colours_change_no_character(text, path):
+    assert code_content(text, path=path).plain == text
+    assert "\n".join(line.plain for line in code_lines(text, path=path)) == text
 
 
 @given(st.text(alphabet="ab_ <&;>", max_size=60))

@@ -23,7 +23,8 @@ def life(name, *moments, is_open=False):
         async with Page().run_test():
             for moment in moments:
                 moment(message)
-                shown.append(str(message.visual))
+                lines = str(message.visual).split("\n")
+                shown.append("\n".join(line.rstrip() for line in lines))
         return shown
 
     return asyncio.run(play())
