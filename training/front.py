@@ -84,10 +84,11 @@ def compute(
     if len(ids) % PIECE_TOKENS or not 0 < len(ids) <= capacity:
         raise ValueError(f"a front has a multiple of {PIECE_TOKENS} tokens, {capacity} at most")
     config = model.config
+    device = weights["lm_head.weight"].device
     layers: list[Kept] | None = None
     with torch.no_grad():
         for start in range(0, len(ids), PIECE_TOKENS):
-            piece = torch.from_numpy(ids[start : start + PIECE_TOKENS])
+            piece = torch.from_numpy(ids[start : start + PIECE_TOKENS]).to(device)
             _, _, added = model.layers(weights, piece, PIECE, layers)
             end = start + PIECE_TOKENS
             shape = PIECE if end < len(ids) else batch
@@ -111,7 +112,7 @@ def extended(
     """What a layer keeps of `tokens` tokens, for a batch of `shape` that comes next."""
     rate = config.rate(layer)
     theta = config.compress_rope_theta if rate else config.rope_theta
-    turn = rotation_from(tokens, shape, config.rope_dim, theta)
+    turn = rotation_from(tokens, shape, config.rope_dim, theta, added.keys.device)
     window = added.keys[-config.window :]
     if added.pooled is None:
         return Kept(turn.cos, turn.sin, window)
@@ -120,5 +121,5 @@ def extended(
     if kept is not None and kept.pooled is not None:
         pooled[:count] = kept.pooled[:count]
     pooled[count : tokens // rate] = added.pooled
-    number = torch.tensor(tokens // rate)
+    number = torch.tensor(tokens // rate, device=pooled.device)
     return Kept(turn.cos, turn.sin, window, pooled, number, added.before_kv, added.before_gate)

@@ -1,4 +1,4 @@
-"""Nano's forward pass for training on CPU: DeepSeek V4, equal to transformers' to 1e-4 in fp32.
+"""Nano's forward pass for training: DeepSeek V4, equal to transformers' to 1e-4 in fp32.
 
 In: weights by transformers' names and one `Batch` (a prefix shared by all rows, and the rows).
 Out: the normed hidden states [tokens, hidden]. Everything that is per token runs on one flat
@@ -228,16 +228,20 @@ def collapse(x: Tensor, weights: Weights, config: NanoConfig) -> Tensor:
 
 
 @functools.cache
-def rotation(shape: Shape, rope_dim: int, theta: float) -> Rotation:
+def rotation(shape: Shape, rope_dim: int, theta: float, device: torch.device) -> Rotation:
     """Angles of every token of the flat axis; rows continue where the prefix ends."""
-    return rotation_from(0, shape, rope_dim, theta)
+    return rotation_from(0, shape, rope_dim, theta, device)
 
 
-def rotation_from(start: int, shape: Shape, rope_dim: int, theta: float) -> Rotation:
+def rotation_from(
+    start: int, shape: Shape, rope_dim: int, theta: float, device: torch.device
+) -> Rotation:
     """The same for a prefix whose first token stands at position `start`."""
-    row = torch.arange(shape.prefix, shape.prefix + shape.length)
-    positions = torch.cat([torch.arange(shape.prefix), row.repeat(shape.rows)]).float() + start
-    angles = positions[:, None] / theta ** (torch.arange(0, rope_dim, 2).float() / rope_dim)
+    first = torch.arange(shape.prefix, device=device)
+    row = torch.arange(shape.prefix, shape.prefix + shape.length, device=device)
+    positions = torch.cat([first, row.repeat(shape.rows)]).float() + start
+    powers = torch.arange(0, rope_dim, 2, device=device).float() / rope_dim
+    angles = positions[:, None] / theta**powers
     return Rotation(angles.cos(), angles.sin())
 
 
@@ -263,7 +267,7 @@ def attention(
     what the first row adds to a front."""
     heads, head_dim = config.heads, config.head_dim
     theta = config.compress_rope_theta if rate else config.rope_theta
-    turn = rotation(shape, config.rope_dim, theta) if kept is None else Rotation(*kept[:2])
+    turn = Rotation(*kept[:2]) if kept else rotation(shape, config.rope_dim, theta, a.device)
     cos, sin = turn.cos[:, None], turn.sin[:, None]
     q = product(a, weights["self_attn.q_a_proj.weight"], products)
     q = rms_norm(q, weights["self_attn.q_a_norm.weight"], config.norm_eps)
@@ -332,7 +336,8 @@ def attend(
     blocks, width = length // BLOCK, config.window + BLOCK
     band = torch.stack([kv[:, i * BLOCK : i * BLOCK + width] for i in range(blocks)], 1)
     scores = torch.matmul(q.reshape(rows, blocks, BLOCK * heads, head_dim), band.transpose(2, 3))
-    visible = window_mask(blocks, config.window, start)[:, :, None]  # [blocks, BLOCK, 1, width]
+    # [blocks, BLOCK, 1, width]
+    visible = window_mask(blocks, config.window, start, q.device)[:, :, None]
     scores = scores.view(rows, blocks, BLOCK, heads, width)
     weights = torch.where(visible, scores.float().exp(), 0.0)
     total = weights.sum(-1).view(rows, length, heads) + sinks.exp()
@@ -344,8 +349,9 @@ def attend(
         scores = torch.matmul(q.reshape(rows, length * heads, head_dim), pooled.transpose(1, 2))
         scores = scores.view(rows, length, heads, groups).float()
         own = start if kept is None else start - config.window  # since the first own group
-        ready = (torch.arange(own, own + length) + 1) // rate
-        visible = torch.arange(groups) < ready[:, None, None]  # [length, 1, groups]
+        ready = (torch.arange(own, own + length, device=q.device) + 1) // rate
+        group = torch.arange(groups, device=q.device)
+        visible = group < ready[:, None, None]  # [length, 1, groups]
         weights = torch.where(visible, scores.exp(), 0.0)
         total = total + weights.sum(-1)
         weights = weights.to(q.dtype).view(rows, length * heads, groups)
@@ -353,7 +359,7 @@ def attend(
     if kept is not None and kept.pooled is not None and kept.groups is not None:
         rows_before = kept.pooled.to(q.dtype)
         scores = torch.matmul(q.reshape(-1, head_dim), rows_before.transpose(0, 1)).float()
-        visible = torch.arange(rows_before.shape[0]) < kept.groups
+        visible = torch.arange(rows_before.shape[0], device=q.device) < kept.groups
         weights = torch.where(visible, scores.exp(), 0.0)  # [rows * length * heads, capacity]
         total = total + weights.sum(-1).view(rows, length, heads)
         summed = torch.matmul(weights.to(q.dtype), rows_before)
@@ -361,12 +367,13 @@ def attend(
     return out / total.unsqueeze(-1)
 
 
-def window_mask(blocks: int, window: int, start: int) -> Tensor:
+def window_mask(blocks: int, window: int, start: int, device: torch.device) -> Tensor:
     """[blocks, BLOCK, window + BLOCK] bool: key in the query's window and not before 0."""
-    query = torch.arange(BLOCK)[:, None] + window
-    key = torch.arange(window + BLOCK)
+    query = torch.arange(BLOCK, device=device)[:, None] + window
+    key = torch.arange(window + BLOCK, device=device)
     band = (key <= query) & (key > query - window)
-    position = start - window + BLOCK * torch.arange(blocks)[:, None] + key
+    block = torch.arange(blocks, device=device)[:, None]
+    position = start - window + BLOCK * block + key
     return band & (position >= 0)[:, None]
 
 

@@ -71,42 +71,52 @@ def update(
 
 def update_others(weights: dict[str, Tensor], state: OptimizerState, factor: float) -> None:
     """Adam on everything that is no hidden matrix."""
-    for name in state.first:
+    names = [name for name in state.first if weights[name].grad is not None]
+    grads = gradients(weights, names)
+    first = [state.first[name] for name in names]
+    second = [state.second[name] for name in names]
+    torch._foreach_lerp_(first, grads, 1 - ADAM_BETAS[0])
+    torch._foreach_mul_(second, ADAM_BETAS[1])
+    torch._foreach_addcmul_(second, grads, grads, 1 - ADAM_BETAS[1])
+    mean = torch._foreach_div(first, 1 - ADAM_BETAS[0] ** state.step)
+    spread = torch._foreach_div(second, 1 - ADAM_BETAS[1] ** state.step)
+    torch._foreach_sqrt_(spread)
+    torch._foreach_add_(spread, ADAM_EPS)
+    own = [weights[name] for name in names]
+    torch._foreach_addcdiv_(own, mean, spread, -ADAM_RATE * factor)
+
+
+def gradients(weights: dict[str, Tensor], names: list[str]) -> list[Tensor]:
+    """The gradients of these weights, which lose them."""
+    grads = []
+    for name in names:
         grad = weights[name].grad
-        if grad is None:
-            continue
-        first, second = state.first[name], state.second[name]
-        first.lerp_(grad, 1 - ADAM_BETAS[0])
-        second.mul_(ADAM_BETAS[1]).addcmul_(grad, grad, value=1 - ADAM_BETAS[1])
-        mean = first / (1 - ADAM_BETAS[0] ** state.step)
-        spread = (second / (1 - ADAM_BETAS[1] ** state.step)).sqrt_().add_(ADAM_EPS)
-        weights[name].addcdiv_(mean, spread, value=-ADAM_RATE * factor)
+        assert grad is not None
+        grads.append(grad)
         weights[name].grad = None
+    return grads
 
 
 def update_matrices(
     weights: dict[str, Tensor], state: OptimizerState, factor: float, config: NanoConfig
 ) -> None:
     """Muon, with all matrices of one shape made orthogonal in one batch."""
+    names = [name for name in state.momentum if weights[name].grad is not None]
+    grads = gradients(weights, names)
+    momentum = [state.momentum[name] for name in names]
+    torch._foreach_lerp_(momentum, grads, 1 - MUON_MOMENTUM)
+    looked_ahead = torch._foreach_lerp(grads, momentum, MUON_MOMENTUM)  # Nesterov
     groups: dict[tuple[int, int], list[tuple[str, Tensor]]] = {}
-    for name, momentum in state.momentum.items():
-        grad = weights[name].grad
-        if grad is None:
-            continue
-        momentum.lerp_(grad, 1 - MUON_MOMENTUM)
-        looked_ahead = grad.lerp(momentum, MUON_MOMENTUM)  # Nesterov
-        stack = as_matrices(name, looked_ahead, config)
+    for name, x in zip(names, looked_ahead, strict=True):
+        stack = as_matrices(name, x, config)
         groups.setdefault((stack.shape[1], stack.shape[2]), []).append((name, stack))
     for (rows, columns), members in groups.items():
         steps = orthogonal(torch.cat([stack for _, stack in members]))
-        rate = MUON_RATE * factor * max(1.0, rows / columns) ** 0.5
-        for (name, _), step in zip(
-            members, steps.split([len(stack) for _, stack in members]), strict=True
-        ):
-            weight = weights[name]
-            weight.mul_(1 - MUON_RATE * MUON_DECAY * factor)
-            weight.add_(step.reshape(weight.shape), alpha=-rate)
-            weight.grad = None
+        steps *= MUON_RATE * factor * max(1.0, rows / columns) ** 0.5
+        own = [weights[name] for name, _ in members]
+        parts = steps.split([len(stack) for _, stack in members])
+        torch._foreach_mul_(own, 1 - MUON_RATE * MUON_DECAY * factor)
+        torch._foreach_sub_(own, [p.reshape(w.shape) for p, w in zip(parts, own, strict=True)])
 
 
 def as_matrices(name: str, x: Tensor, config: NanoConfig) -> Tensor:

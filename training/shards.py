@@ -145,27 +145,29 @@ class Row:
 
     def __init__(self, length: int) -> None:
         self.length = length
-        self.ids: list[int] = []
-        self.loss: list[int] = []
+        self.size = 0
+        self.ids: list[Ids] = []
+        self.loss: list[Codes] = []
         self.episodes: list[tuple[str, int, int]] = []
 
     @property
     def is_full(self) -> bool:
-        return len(self.ids) > self.length
+        return self.size > self.length
 
     def put(self, ids: Ids, loss: Codes, family: str | None = None) -> None:
-        room = self.length + 1 - len(self.ids)
+        room = self.length + 1 - self.size
         if family is not None and len(ids) <= room:
-            self.episodes.append((family, len(self.ids), len(self.ids) + len(ids)))
-        self.ids.extend(ids[:room].tolist())
-        self.loss.extend(loss[:room].tolist())
+            self.episodes.append((family, self.size, self.size + len(ids)))
+        self.ids.append(ids[:room])
+        self.loss.append(loss[:room])
+        self.size += len(self.ids[-1])
 
 
 def pack(prefix: Ids, rows: list[Row], shape: Shape) -> Rows:
     """The flat axis of a shared prefix and finished rows."""
     ids, targets, loss, spans = [prefix], [np.zeros_like(prefix)], [np.zeros_like(prefix)], []
     for number, row in enumerate(rows):
-        whole, codes = np.array(row.ids, np.int64), np.array(row.loss, np.int64)
+        whole, codes = np.concatenate(row.ids), np.concatenate(row.loss)
         ids.append(whole[:-1])
         targets.append(whole[1:])
         loss.append(codes[1:])

@@ -34,11 +34,8 @@ from training.weights import initial_weights
 
 # The shared part is shorter than the product's prompt: the first request stands in the rows.
 # A row has to hold the longest chains, of some 900 ids.
-SHAPE = Shape(prefix=128, rows=4, length=1024)
-# Long prompts: a part of the steps stands behind a front, which is computed without gradient. The
-# attention to 24,576 tokens costs as much as all the rest of a row: fewer rows then.
-LONG = Shape(prefix=128, rows=2, length=1024)
-FRONT_SIZES = (Size(1024, 4096, 0.2, SHAPE), Size(5120, 24576, 0.08, LONG))
+PREFIX, LENGTH = 128, 1024
+# Long prompts: a part of the steps stands behind a front, which is computed without gradient.
 FRONT_USES = 12
 WARM_UP_STEPS = 40
 # The learning rate is constant for this part of the time, then falls in a straight line.
@@ -79,10 +76,25 @@ class Run:
     optimizer: OptimizerState
     progress: Progress
     random: np.random.Generator
+    rows: int
 
     @property
     def checkpoint(self) -> Path:
         return self.folder / "checkpoint.pt"
+
+    @property
+    def device(self) -> torch.device:
+        return self.weights["lm_head.weight"].device
+
+    @property
+    def shape(self) -> Shape:
+        return Shape(PREFIX, self.rows, LENGTH)
+
+    @property
+    def front_sizes(self) -> tuple[Size, ...]:
+        """Attention to 24,576 tokens costs as much as all the rest of a row: fewer rows then."""
+        few = Shape(PREFIX, max(1, self.rows // 2), LENGTH)
+        return Size(1024, 4096, 0.2, self.shape), Size(5120, 24576, 0.08, few)
 
 
 def main() -> None:
@@ -90,6 +102,8 @@ def main() -> None:
     parser.add_argument("name", help="folder of the run in training/runs")
     parser.add_argument("--minutes", type=float, default=90.0, help="training time in all")
     parser.add_argument("--data", type=Path, default=RUNS / "data", help="folder of the shards")
+    parser.add_argument("--rows", type=int, default=4, help="rows of 1,024 tokens in a step")
+    parser.add_argument("--device", default="cpu", help="cpu, or cuda")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--fresh", action="store_true", help="ignore an earlier checkpoint")
     parser.add_argument("--start", type=Path, help="begin with the weights of this directory")
@@ -98,38 +112,62 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
+    torch.set_float32_matmul_precision("high")  # of no effect on a CPU
     folder = RUNS / arguments.name
-    run = open_run(folder, arguments.data, fresh=arguments.fresh, start=arguments.start)
+    run = open_run(
+        folder,
+        arguments.data,
+        fresh=arguments.fresh,
+        start=arguments.start,
+        rows=arguments.rows,
+        device=arguments.device,
+    )
     train(run, 60.0 * arguments.minutes, arguments.rate)
 
 
-def open_run(folder: Path, data: Path, *, fresh: bool, start: Path | None = None) -> Run:
+def open_run(
+    folder: Path,
+    data: Path,
+    *,
+    fresh: bool,
+    start: Path | None = None,
+    rows: int = 4,
+    device: str = "cpu",
+) -> Run:
     """The run in `folder`, from its checkpoint when there is one, else from `start`'s weights.
 
     Weights that are given can copy already: that lesson is left out.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    config = NanoConfig()
+    config = NanoConfig() if start is None else config_of(start)
     weights = initial_weights(config, SEED)
+    progress = Progress()
+    if start is not None:
+        weights = {
+            name: weight.to(weights[name].dtype)
+            for name, weight in load_file(start / "model.safetensors").items()
+        }
+        progress.step = COPYING_STEPS
+    weights = {name: weight.to(device) for name, weight in weights.items()}
     run = Run(
-        folder, data, config, weights, initial_state(weights), Progress(),
-        np.random.default_rng(SEED),
+        folder, data, config, weights, initial_state(weights), progress,
+        np.random.default_rng(SEED), rows,
     )  # fmt: skip
     if run.checkpoint.exists() and not fresh:
         load_checkpoint(run)
-    elif start is not None:
-        run.weights = {
-            name: weight.to(run.weights[name].dtype)
-            for name, weight in load_file(start / "model.safetensors").items()
-        }
-        run.progress.step = COPYING_STEPS
     for name, weight in run.weights.items():
         weight.requires_grad_(weight.is_floating_point() and is_trained(name))
     return run
 
 
+def config_of(model: Path) -> NanoConfig:
+    """The config of an export: it may have another number of layers than a new model."""
+    layers = json.loads((model / "config.json").read_text(encoding="utf-8"))["layer_types"]
+    return NanoConfig(layer_types=tuple(layers))
+
+
 def load_checkpoint(run: Run) -> None:
-    saved = torch.load(run.checkpoint, weights_only=False)
+    saved = torch.load(run.checkpoint, weights_only=False, map_location=run.device)
     if saved["config"] != dataclasses.asdict(run.config):
         raise SystemExit(f"{run.checkpoint} is of another config; use --fresh or another name")
     run.weights = saved["weights"]
@@ -161,13 +199,14 @@ def train(run: Run, limit: float, rate: float = 1.0) -> None:
     `rate` multiplies the learning rates: at 1 a trained model forgets what it does well and has to
     learn it again.
     """
-    model = Model(run.config, compiled=True, products=fast_products())
+    model = Model(run.config, compiled=True, products=fast_products(run.device))
     corpus, held = Corpus(), Corpus()
-    progress, losses, began = run.progress, [], time.monotonic()
+    progress, began = run.progress, time.monotonic()
+    losses: list[Tensor] = []
     checked = began
     tokens_before = progress.tokens
     fronts = Fronts(
-        Model(run.config, compiled=False, products=model.products), FRONT_SIZES, FRONT_USES
+        Model(run.config, compiled=False, products=model.products), run.front_sizes, FRONT_USES
     )
     while progress.seconds < limit:
         if progress.step % 50 == 0 or not corpus.is_ready:
@@ -177,18 +216,18 @@ def train(run: Run, limit: float, rate: float = 1.0) -> None:
         drawn = (
             fronts.drawn(run.weights, corpus, run.random) if may_have_front(run, corpus) else None
         )
-        front, shape = drawn or (None, SHAPE)
+        front, shape = drawn or (None, run.shape)
         before = front.before if front else None
         rows = next_rows(corpus, shape, run.random, copying_part(progress.step), before)
-        loss = step(run, model, rows, factor, shape, front)
-        losses.append(loss)
+        losses.append(step(run, model, rows, factor, shape, front))
         progress.step += 1
         progress.tokens += shape.tokens
         now = time.monotonic()
         progress.seconds += now - began
         began = now
         if progress.step % LOG_EVERY == 0 or progress.step <= 3:
-            log(run, loss=float(np.mean(losses)), rate=factor, sequences=len(corpus.free),
+            loss = float(torch.stack(losses).mean())
+            log(run, loss=loss, rate=factor, sequences=len(corpus.free),
                 speed=speed(run, tokens_before))  # fmt: skip
             losses = []
         if now - checked > CHECK_EVERY_SECONDS:
@@ -207,16 +246,18 @@ def save_and_check(run: Run, model: Model, held: Corpus, fronts: Fronts) -> None
     save_checkpoint(run)
     if not held.is_ready:
         return
-    log(run, held=check(run, model, held, SHAPE))
+    log(run, held=check(run, model, held, run.shape))
     for size, (_, front) in fronts.alive.items():
         if front.before.facts is None:  # the held-out prompts follow it
             tokens = len(front.before.ids)
             log(run, front=tokens, held=check(run, model, held, size.batch, front))
 
 
-def fast_products() -> torch.dtype:
+def fast_products(device: torch.device) -> torch.dtype:
     """bf16 on a processor that has instructions for it, else fp32."""
-    has_bf16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    has_bf16 = device.type == "cuda" or (
+        torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    )
     return torch.bfloat16 if has_bf16 else torch.float32
 
 
@@ -255,25 +296,25 @@ def step(
     model: Model,
     rows: Rows,
     factor: float,
-    shape: Shape = SHAPE,
+    shape: Shape,
     front: Front | None = None,
-) -> float:
-    """One optimizer step; the mean loss of the chosen tokens."""
-    weights = run.weights
+) -> Tensor:
+    """One optimizer step; the mean loss of the chosen tokens, which nobody has waited for yet."""
+    weights, device = run.weights, run.device
     layers = front.layers if front else None
-    hidden, loads = model.hidden(weights, torch.from_numpy(rows.ids), shape, layers)
-    codes = torch.from_numpy(rows.loss)
-    chosen = (codes != 0).nonzero()[:, 0]
-    logits = product(hidden[chosen], weights["lm_head.weight"], model.products)
-    each = functional.cross_entropy(
-        logits, torch.from_numpy(rows.targets)[chosen], reduction="none"
+    hidden, loads = model.hidden(weights, torch.from_numpy(rows.ids).to(device), shape, layers)
+    asked = np.flatnonzero(rows.loss)
+    chosen = torch.from_numpy(rows.loss[asked] == CHOSEN).to(device)
+    targets = torch.from_numpy(rows.targets[asked]).to(device)
+    logits = product(
+        hidden[torch.from_numpy(asked).to(device)], weights["lm_head.weight"], model.products
     )
-    is_chosen = codes[chosen] == CHOSEN
-    share = torch.where(is_chosen, 1.0, FORCED_WEIGHT)
+    each = functional.cross_entropy(logits, targets, reduction="none")
+    share = torch.where(chosen, 1.0, FORCED_WEIGHT)
     (each @ share / share.sum()).backward()
     update(weights, run.optimizer, factor, run.config)
     balance(weights, loads, BALANCING_RATE * factor)
-    return float(each.detach()[is_chosen].mean())
+    return (each.detach() * chosen).sum() / chosen.sum()
 
 
 def balance(weights: dict[str, Tensor], loads: list[Tensor], rate: float) -> None:
@@ -297,9 +338,10 @@ def check(
     for _ in range(CHECK_BATCHES):
         rows = task_rows(held, shape, random, before=front.before if front else None)
         layers = front.layers if front else None
-        hidden, _ = model.hidden(run.weights, torch.from_numpy(rows.ids), shape, layers)
+        ids = torch.from_numpy(rows.ids).to(run.device)
+        hidden, _ = model.hidden(run.weights, ids, shape, layers)
         with torch.no_grad():
-            best = functional.linear(hidden, run.weights["lm_head.weight"]).argmax(-1).numpy()
+            best = functional.linear(hidden, run.weights["lm_head.weight"]).argmax(-1).cpu().numpy()
         for span in rows.episodes:
             for is_call, is_exact in turns(rows, best, span):
                 right["call" if is_call else "text"].append(is_exact)

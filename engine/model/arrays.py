@@ -2,6 +2,7 @@
 MLX arrays, or, on a CPU, numpy views of them. Here is what the two do not have alike.
 """
 
+from collections.abc import Callable
 from dataclasses import fields, is_dataclass, replace
 from types import ModuleType
 from typing import Any, TypeAlias, TypeVar
@@ -11,6 +12,7 @@ import numpy as np
 
 __all__ = [
     "Array",
+    "by_columns",
     "cast",
     "compact",
     "fp32",
@@ -67,12 +69,31 @@ def compact(x: Array) -> Array:
 
 def on_host(tree: T) -> T:
     """A tree of frozen dataclasses with every MLX array, all evaluated, as a numpy view of it."""
-    if isinstance(tree, mx.array):
-        return np.array(tree, copy=False)  # type: ignore[return-value]
+    mapped: T = _mapped(tree, mx.array, lambda array: np.array(array, copy=False))
+    return mapped
+
+
+def by_columns(tree: T) -> T:
+    """The same with all numpy matrices [..., m, k] copied into column-major order. One row times
+    such a matrix, transposed, is a sum of what lies in a row in memory: OpenBLAS reads it at twice
+    the speed of dot products. Products of many rows take as long as before."""
+
+    def turned(array: Array) -> Array:
+        return np.ascontiguousarray(array.swapaxes(-1, -2)).swapaxes(-1, -2)
+
+    mapped: T = _mapped(tree, np.ndarray, lambda x: turned(x) if x.ndim > 1 else x)
+    return mapped
+
+
+def _mapped(tree: Any, kind: type, change: Callable[[Array], Array]) -> Any:
+    if isinstance(tree, kind):
+        return change(tree)
     if isinstance(tree, tuple):
-        return tuple(on_host(item) for item in tree)  # type: ignore[return-value]
+        return tuple(_mapped(item, kind, change) for item in tree)
     if is_dataclass(tree) and not isinstance(tree, type):
-        values = {field.name: on_host(getattr(tree, field.name)) for field in fields(tree)}
+        values = {
+            field.name: _mapped(getattr(tree, field.name), kind, change) for field in fields(tree)
+        }
         return replace(tree, **values)
     return tree
 

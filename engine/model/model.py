@@ -4,13 +4,14 @@ computes. It holds weights and constants only; everything that changes is in the
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
 from ds4_agent.engine.errors import TokenRangeError
-from ds4_agent.engine.model.arrays import Array, library, like, on_host, rms_norm
+from ds4_agent.engine.model.arrays import Array, by_columns, library, like, on_host, rms_norm
 from ds4_agent.engine.model.attention import Turns, advance, attend, attend_each, turns_of
 from ds4_agent.engine.model.config import ModelConfig
 from ds4_agent.engine.model.experts import apply_experts, route
@@ -36,7 +37,9 @@ class Model:
         self._rotary = Rotary.of(config)
         self._on_host: Parameters | None = None
         if on_cpu() and parameters.dtype == mx.float32 and in_numpy:
-            self._on_host = on_host(parameters)
+            host = on_host(parameters)
+            # The embedding is read by rows.
+            self._on_host = replace(by_columns(host), embed=host.embed)
 
     @property
     def dtype(self) -> mx.Dtype:

@@ -22,7 +22,7 @@ from ds4_agent.engine.weights.tensors import TensorFiles, weight_files
 __all__ = ["NUMERICS", "fingerprint", "load_model", "read_config"]
 
 # Raised when the same weights and tokens would give another state.
-NUMERICS = 1
+NUMERICS = 2
 
 _WHOLE_BYTES = 64 << 20  # files up to this size are hashed whole
 _SAMPLE_BYTES, _SAMPLES = 1 << 20, 16

@@ -1,13 +1,14 @@
 """A step of training, behind fronts too, and fronts that are replaced when they are used up."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
 
-from training.config import NanoConfig  # noqa: E402
+from training.config import CSA, SLIDING, NanoConfig, transformers_config  # noqa: E402
 from training.front import Fronts, Size  # noqa: E402
 from training.model import Model, Shape  # noqa: E402
 from training.optimizer import initial_state, is_trained  # noqa: E402
@@ -20,7 +21,7 @@ from training.shards import (  # noqa: E402
     Sequence,
     task_rows,
 )
-from training.train import FRONT_SIZES, Progress, Run, step  # noqa: E402
+from training.train import Progress, Run, config_of, step  # noqa: E402
 from training.weights import initial_weights  # noqa: E402
 
 CONFIG = dataclasses.replace(
@@ -49,7 +50,7 @@ def run(tmp_path):
     for name, weight in weights.items():
         weight.requires_grad_(weight.is_floating_point() and is_trained(name))
     random = np.random.default_rng(2)
-    return Run(tmp_path, tmp_path, CONFIG, weights, initial_state(weights), Progress(), random)
+    return Run(tmp_path, tmp_path, CONFIG, weights, initial_state(weights), Progress(), random, 4)
 
 
 def test_steps_behind_one_front_learn_what_stands_behind_it(run, corpus):
@@ -76,9 +77,16 @@ def test_sizes_are_drawn_by_their_shares(run, corpus):
     assert len({id(each[0]) for each in drawn if each}) == 2
 
 
-def test_the_sizes_of_training_reach_a_handbook():
-    assert max(size.most for size in FRONT_SIZES) >= 24_000
-    assert min(size.least for size in FRONT_SIZES) >= CONFIG.window
+def test_the_sizes_of_training_reach_a_handbook(run):
+    sizes = run.front_sizes
+    assert max(size.most for size in sizes) >= 24_000
+    assert min(size.least for size in sizes) >= CONFIG.window
     # The indexer is not trained: no prompt of training may reach it.
-    longest = max(size.most + size.batch.prefix + size.batch.length for size in FRONT_SIZES)
+    longest = max(size.most + size.batch.prefix + size.batch.length for size in sizes)
     assert longest / NanoConfig().csa_rate <= NanoConfig().index_topk
+
+
+def test_the_config_of_an_export_has_its_layers(tmp_path):
+    config = dataclasses.replace(NanoConfig(), layer_types=(SLIDING, CSA))
+    (tmp_path / "config.json").write_text(json.dumps(transformers_config(config)))
+    assert config_of(tmp_path) == config

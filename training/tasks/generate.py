@@ -63,7 +63,7 @@ class Shard:
         part = path.with_suffix(".part")
         lengths = [len(sequence.ids) for sequence in self.sequences]
         with part.open("wb") as file:
-            np.savez(
+            np.savez_compressed(
                 file,
                 ids=np.array([i for s in self.sequences for i in s.ids], np.uint16),
                 loss=np.array([c for s in self.sequences for c in s.loss], np.uint8),

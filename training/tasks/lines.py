@@ -388,8 +388,8 @@ def setting(words: Words, path: str) -> tuple[str, str, str, list[str]]:
         "sh": ("{0}={{}}", "export {0}={{}}"),
         "json": ('"{0}": {{}},',),
     }
-    kind = {"ts": "js", "env": "sh", "toml": "py", "ini": "py"}.get(language, language)
-    shape = words.rng.choice(shapes[kind])
+    kind = {"ts": "js", "toml": "py", "ini": "py"}.get(language, language)
+    shape = words.rng.choice(shapes.get(kind, shapes["sh"]))  # .env, .gitignore, Makefile
     line = shape.replace("{0}", name).replace("{{}}", "{}").replace("{}", old)
     if language in ("toml", "ini"):
         line = f"{name} = {old}"
