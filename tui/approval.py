@@ -245,7 +245,9 @@ def diff_content(request: ApprovalRequest) -> Content:
     head = Content.styled(visible(request.real, exact=True), "bold")
     if not shown.diff:
         return Content("\n").join([head, Content.styled(visible(shown.note), "$text-warning")])
-    return Content("\n").join([head, *change_rows(diff_lines(shown.diff), str(request.arguments.get("path", "")))])
+    return Content("\n").join(
+        [head, *change_rows(diff_lines(shown.diff), str(request.arguments.get("path", "")))]
+    )
 
 
 def approval_content(request: ApprovalRequest) -> Content:

@@ -20,6 +20,7 @@ from textual import events, on
 from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import VerticalGroup
+from textual.css.query import NoMatches
 from textual.driver import Driver
 
 from ds4_agent.agent.events import (
@@ -46,6 +47,7 @@ from ds4_agent.tui.conversation import (
 from ds4_agent.tui.describe import plural
 from ds4_agent.tui.driver import TerminalDriver, leave_on_signals
 from ds4_agent.tui.input import PromptBox, PromptInput
+from ds4_agent.tui.keys import KEYS
 from ds4_agent.tui.look import DARK, LIGHT, VisibleFilter, theme_for, theme_named
 from ds4_agent.tui.messages import Banner
 from ds4_agent.tui.orders import Draft, Following, Leave, Orders, Say, Send, Theme
@@ -64,22 +66,6 @@ __all__ = ["AgentApp"]
 TICK = 0.5  # seconds between two paints of the clock
 QUIT_WITHIN = 2.0  # seconds in which a second Ctrl+C ends the session
 ESCAPE_WITHIN = 1.0  # seconds in which a second Esc goes back
-KEYS = (
-    ("Enter", "send; while the model works: given to it with its next results, or after it"),
-    ("Shift+Enter, Ctrl+J", "new line"),
-    ("Up, Down, Ctrl+R", "earlier prompts of this directory; search them"),
-    ("Tab", "complete a / command or an @ file"),
-    ("Ctrl+G", "write the prompt in your editor ($VISUAL, $EDITOR)"),
-    ("Esc", "interrupt the model; queued prompts come back to the input"),
-    ("Alt+Up", "queued prompts come back to the input; the model works on"),
-    ("Esc Esc", "back to before an earlier prompt; clear what is written"),
-    ("Ctrl+C", "clear the input, interrupt, then quit"),
-    ("Shift+Tab", "permission mode: ask, accept-edits, plan, auto"),
-    ("Ctrl+O", "open or fold thinking and tool calls (or click one)"),
-    ("PageUp, PageDown", "scroll the transcript"),
-    ("Tab", "walk the transcript with the arrows: open a block, copy it"),
-    ("Ctrl+F", "find in the transcript"),
-)
 
 
 class AgentApp(App[None]):
@@ -181,7 +167,12 @@ class AgentApp(App[None]):
             while self._inbox:
                 items.append(self._inbox.popleft())
             for item in coalesced(items):
-                await self._take(item)
+                try:
+                    await self._take(item)
+                except NoMatches:
+                    if self.query(StatusLine):
+                        raise
+                    return  # the screen is being taken down
             await pace.rest()
 
     async def _take(self, item: Item) -> None:
