@@ -19,6 +19,7 @@ from training.tasks.vocabulary import SYLLABLES
 MARK = "\ue000"  # stands before the number of a text to copy until the request is finished
 ONE_TYPO = 0.07
 BROKEN_LINE = 0.02
+ASIDE = 0.1
 INVENTED_VERB = 0.04
 # Verbs that may be any word: the rest of the frame says what is meant, and a model should not
 # give up at a verb it has never seen.
@@ -42,6 +43,8 @@ class Phrasing:
         sentence = self._expand(frame.removeprefix("!"), held_synonym)
         if not plain:
             sentence = self._trimmed(sentence, is_command)
+            if not self.held and self.rng.random() < ASIDE:
+                sentence = self._with_aside(sentence)
             if self.rng.random() < ONE_TYPO:
                 sentence = self._with_typo(sentence)
             if self.rng.random() < BROKEN_LINE:
@@ -111,6 +114,17 @@ class Phrasing:
                 + rng.choice((".", "", "!"))
             )
         return body + ending
+
+    def _with_aside(self, sentence: str) -> str:
+        """A word or two that mean nothing here, somewhere between words that are not copied."""
+        blanks = [match.start() for match in re.finditer(r"(?<=[a-z,]) (?=[a-z])", sentence)]
+        if not blanks:
+            return sentence
+        at, aside = self.rng.choice(blanks), choose(self.rng, self.rng.choice(parts.ASIDES))
+        if self.rng.random() < 0.2:
+            aside = invented(self.rng)
+        comma = "," if self.rng.random() < 0.15 else ""
+        return f"{sentence[:at]}{comma} {aside}{comma}{sentence[at:]}"
 
     def _with_typo(self, sentence: str) -> str:
         """One slip in one longer word that is not to be copied, or a small word left out."""

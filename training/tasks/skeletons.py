@@ -36,9 +36,9 @@ def _phrases(table: dict[str, list[str]]) -> Phrases:
 FRAMES = {name: _phrases(table) for name, table in _TABLES["frames"].items()}
 FRAMES |= {name: _phrases(_TRAIN[name] | _HELD[name]) for name in _TRAIN}
 SYNONYMS = {name: _phrases(table) for name, table in _TABLES["synonyms"].items()}
-OPENERS, CALLS, CLOSERS, CONTEXTS, AFTERWORDS = (
+OPENERS, CALLS, CLOSERS, CONTEXTS, AFTERWORDS, ASIDES = (
     tuple(_TABLES["trimmings"][name])
-    for name in ("openers", "calls", "closers", "contexts", "afterwords")
+    for name in ("openers", "calls", "closers", "contexts", "afterwords", "asides")
 )
 # Every word that requests are made of; a text to copy that is one of them needs quotes.
 OWN_WORDS = frozenset(word.lower() for word in re.findall(r"[A-Za-z]+", _TEXT + _MORE))
