@@ -91,6 +91,8 @@ class Model:
     ) -> None:
         self.config = config
         self.products = products
+        # Three kinds of layers, with each of two sizes of fronts and without.
+        torch._dynamo.config.recompile_limit = 16
         self.layer: LayerFunction = torch.compile(layer, dynamic=False) if compiled else layer
         self.head: Callable[..., Tensor] = (
             torch.compile(collapse, dynamic=False) if compiled else collapse
