@@ -342,17 +342,20 @@ def _taken(
 def _gathered(q: Array, rows: Rows, numbers: Array) -> Array:
     """Rows by number, [queries, top_k, head_dim] for `numbers` [queries, top_k]."""
     blocks, first = rows.blocks(), 0
-    if len(blocks) == 1:
-        return blocks[0][numbers]
     if isinstance(q, np.ndarray):
         out = np.empty((*numbers.shape, blocks[0].shape[1]), np.float32)
         if len(numbers) == 1:  # decoding: all its rows are visible, so the numbers ascend
             return _taken(blocks, numbers[0], out)
+        if rows.length <= numbers.size:  # joining the blocks is less than what is gathered
+            whole = blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
+            return np.take(whole, numbers, axis=0, out=out, mode="clip")
         for block in blocks:
             inside = (numbers >= first) & (numbers < first + len(block))
             out[inside] = block[numbers[inside] - first]
             first += len(block)
         return out
+    if len(blocks) == 1:
+        return blocks[0][numbers]
     # A GPU must not wait for the numbers: it takes as many rows from every block.
     total: Array = 0.0
     for block in blocks:
