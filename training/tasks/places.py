@@ -88,4 +88,4 @@ def indent(line: str) -> str:
 def sentence_of(name: str) -> str:
     """A docstring nobody gave: the words of the name. `load_config` says "Load config."."""
     words = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+", name)
-    return " ".join(words).lower().capitalize() + "."
+    return " ".join(words).lower() + "."
