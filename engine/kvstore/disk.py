@@ -26,7 +26,7 @@ from ds4_agent.engine.kvstore.durable import (
     sync_file,
 )
 from ds4_agent.engine.kvstore.eviction import Space, disk_space
-from ds4_agent.engine.kvstore.fileformat import write_payload
+from ds4_agent.engine.kvstore.fileformat import Plan, write_payload
 from ds4_agent.engine.kvstore.holds import Holds
 from ds4_agent.engine.kvstore.layout import (
     LOCK,
@@ -38,7 +38,7 @@ from ds4_agent.engine.kvstore.layout import (
     needed_rows,
     read_header_line,
 )
-from ds4_agent.engine.kvstore.reading import clear_the_way, read_stored
+from ds4_agent.engine.kvstore.reading import clear_the_way, fill_stored, read_stored
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -98,6 +98,16 @@ class Disk:
         payload, reason = read_stored(self._directory, f"{folder}/{name}")
         self.damaged += bool(reason)
         return payload
+
+    def fill(self, folder: str, name: str, plan: Plan) -> bool:
+        """Read a payload that begins with a line to where `plan` (see `fileformat`) wants it.
+
+        Whether all of it stands there, verified; if not, what does is not to be used.
+        """
+        located(self._directory, folder, name)
+        is_filled, reason = fill_stored(self._directory, f"{folder}/{name}", plan)
+        self.damaged += bool(reason)
+        return is_filled
 
     def put(self, folder: str, name: str, parts: Iterable[Buffer]) -> int | None:
         """Store a payload, given in parts that are taken one at a time.

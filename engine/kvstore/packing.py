@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ds4_agent.engine.model.simulate import INDEX_BLOCK, KV_BLOCK
 
-__all__ = ["Form", "pack", "packed_bytes", "unpack"]
+__all__ = ["Bits", "Bytes", "Form", "pack", "packed_bytes", "unpack"]
 
 Bits = NDArray[Any]  # [rows, width] unsigned, of the size of the dtype: nothing rounds these
 Bytes = NDArray[np.uint8]

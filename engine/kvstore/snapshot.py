@@ -116,9 +116,9 @@ class Rebuilt:
         self._frontier = [target(n, form) for n, form in layout.frontier(position)]
         self._rows = [_RowsTarget(position // h.ratio, h.form, target) for h in layout.histories]
 
-    def frontier(self) -> list[Bits]:
-        """Views of the arrays of `Layout.frontier`."""
-        return [target.bits for target in self._frontier]
+    def frontier(self) -> list[tuple[Form, Bits]]:
+        """The arrays of `Layout.frontier`, to be written."""
+        return [(target.form, target.bits) for target in self._frontier]
 
     def rows(self, history: int, first: int, stop: int) -> Iterator[Bits]:
         """Views that together are rows first..stop-1 of a history."""
@@ -145,6 +145,7 @@ class _Target:
     """An MLX array that is written once, through `bits`, before anybody else sees it."""
 
     def __init__(self, rows: int, form: Form) -> None:
+        self.form = form
         self._dtype = getattr(mx, form.dtype)
         raw = mx.float32 if form.dtype == "float32" else mx.uint16
         self._array: mx.array = mx.zeros((rows, form.width), dtype=raw)
@@ -160,6 +161,7 @@ class _HostTarget:
     """The same in numpy, which has no bf16; nor have models that compute in it."""
 
     def __init__(self, rows: int, form: Form) -> None:
+        self.form = form
         self.bits: Bits = np.empty((rows, form.width), form.bits)
 
     def finish(self) -> Array:
