@@ -93,8 +93,7 @@ class ModelContext:
     ) -> None:
         """See `api.Context.extend`."""
         run = self._runtime
-        check_ids(ids, run.vocabulary, len(self.tokens), run.context_length)
-        self._append(ids)
+        self._append(check_ids(ids, run.vocabulary, len(self.tokens), run.context_length))
         began = time.monotonic()
         restored = self._restore(stable)
         reused = kept = self._place.state.position
@@ -182,9 +181,9 @@ class ModelContext:
     def holding(self, ids: Sequence[int]) -> "ModelContext":
         """A context of its own that goes on with `ids`, not computed yet. Raises as `extend`."""
         run = self._runtime
-        check_ids(ids, run.vocabulary, len(self.tokens), run.context_length)
+        packed = check_ids(ids, run.vocabulary, len(self.tokens), run.context_length)
         other = self.fork()
-        other._append(ids)
+        other._append(packed)
         return other
 
     def fork(self) -> "ModelContext":

@@ -187,9 +187,13 @@ def _read_end(descriptor: int, label: str) -> tuple[int, tuple[int, ...]]:
 
 
 def _read_bytes(descriptor: int, count: int, offset: int) -> bytes:
-    data = bytearray(count)
-    _read(descriptor, memoryview(data), offset)
-    return bytes(data)
+    data = os.pread(descriptor, count, offset)
+    while len(data) < count:
+        more = os.pread(descriptor, count - len(data), offset + len(data))
+        if not more:
+            raise DamagedError("it ends too early")
+        data += more
+    return data
 
 
 def _read_chunks(descriptor: int, pieces: Sequence[memoryview], sums: Sequence[int]) -> None:
