@@ -34,6 +34,7 @@ from ds4_agent.engine.kvstore.layout import (
     ROWS,
     TEMPS,
     is_regular,
+    labelled,
     located,
     needed_rows,
     read_header_line,
@@ -89,13 +90,13 @@ class Disk:
 
     def has(self, folder: str, name: str) -> bool:
         """Whether a file is there, and all the rows that a place needs; not whether it is sound."""
-        path, label = located(self._directory, folder, name), f"{folder}/{name}"
-        return is_regular(path) and (path.parent.name != PLACES or self._has_rows(label))
+        label = labelled(folder, name)
+        is_place = folder.rpartition("/")[2] == PLACES
+        return is_regular(f"{self._directory}/{label}") and (not is_place or self._has_rows(label))
 
     def get(self, folder: str, name: str) -> memoryview | None:
         """The whole payload, verified, in memory of its own; None where it cannot be had."""
-        located(self._directory, folder, name)
-        payload, reason = read_stored(self._directory, f"{folder}/{name}")
+        payload, reason = read_stored(self._directory, labelled(folder, name))
         self.damaged += bool(reason)
         return payload
 
@@ -104,8 +105,7 @@ class Disk:
 
         Whether all of it stands there, verified; if not, what does is not to be used.
         """
-        located(self._directory, folder, name)
-        is_filled, reason = fill_stored(self._directory, f"{folder}/{name}", plan)
+        is_filled, reason = fill_stored(self._directory, labelled(folder, name), plan)
         self.damaged += bool(reason)
         return is_filled
 

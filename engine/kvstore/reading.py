@@ -36,7 +36,7 @@ def fill_stored(directory: Path, label: str, plan: Plan) -> tuple[bool, str]:
 
 def _read(directory: Path, label: str, read: Callable[[int, str], T]) -> tuple[T | None, str]:
     try:
-        descriptor = open_regular(directory / label)
+        descriptor = open_regular(f"{directory}/{label}")
     except OSError:
         return None, clear_the_way(directory, label)
     try:
