@@ -45,6 +45,7 @@ HEADER = struct.Struct("<8sII")
 COUNTS = struct.Struct("<QII")
 END = struct.Struct("<Q8s")
 LONGEST_LABEL = 1024
+ENDING = 512  # bytes in which the end of a small file stands
 LONGEST_LINE = 1 << 20
 MOST_PIECES = 1000  # of memory that one call reads into; systems allow 1024
 
@@ -124,7 +125,7 @@ def read_first_line(descriptor: int) -> bytes:
     what to delete first. Raises OSError, and DamagedError where there is no such line."""
     line = b""
     while len(line) < LONGEST_LINE:
-        piece = os.pread(descriptor, 1 << 14, HEADER.size + len(line))
+        piece = os.pread(descriptor, 1 << 12, HEADER.size + len(line))
         head, newline, _ = piece.partition(b"\n")
         line += head
         if newline:
@@ -166,7 +167,8 @@ def _read_end(descriptor: int, label: str) -> tuple[int, tuple[int, ...]]:
         raise DamagedError("no file of this store")
     if (version, chunk) != (VERSION, CHUNK):
         raise DamagedError(f"written in version {version} of the format, this is {VERSION}")
-    tail = _read_bytes(descriptor, COUNTS.size + END.size, size - COUNTS.size - END.size)
+    ending = _read_bytes(descriptor, min(ENDING, size), max(0, size - ENDING))  # mostly all of it
+    tail = ending[-COUNTS.size - END.size :]
     length, chunks, label_length = COUNTS.unpack_from(tail)
     expected, magic = END.unpack_from(tail, COUNTS.size)
     if magic != MAGIC:
@@ -178,7 +180,10 @@ def _read_end(descriptor: int, label: str) -> tuple[int, tuple[int, ...]]:
     )
     if not is_consistent:
         raise DamagedError("its length is not the one that was stored")
-    table = _read_bytes(descriptor, 8 * chunks + label_length, HEADER.size + length)
+    whole = 8 * chunks + label_length + len(tail)
+    if whole > len(ending):
+        ending = _read_bytes(descriptor, whole, size - whole)
+    table = ending[-whole : -len(tail)]
     if xxhash.xxh3_64_intdigest(header + table + tail[: COUNTS.size]) != expected:
         raise DamagedError("its checksums have changed")
     if table[8 * chunks :] != label.encode():

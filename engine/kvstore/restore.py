@@ -4,7 +4,6 @@ miss. Runs on the engine thread. Files are read into the very arrays of the Stat
 way; only what is packed is in memory beside it, one file of rows at a time.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 from ds4_agent.engine.kvstore.disk import Disk
 from ds4_agent.engine.kvstore.packing import Bits, Bytes, Form, packed_bytes, unpack
 from ds4_agent.engine.kvstore.payloads import extent_header, place_header
-from ds4_agent.engine.kvstore.snapshot import Layout, Rebuilt
+from ds4_agent.engine.kvstore.snapshot import Layout, Rebuilt, as_bytes
 from ds4_agent.engine.model.config import BLOCK_TOKENS
 from ds4_agent.engine.model.state import State
 
@@ -79,20 +78,19 @@ class _Place:
         self._arrays.add(self.logits)
         codes = iter(header.packed)
         for form, out in self._rebuilt.frontier():
-            self._arrays.add_rows(form, next(codes), len(out), [out])
+            self._arrays.add(out, form, next(codes))
         whole = position // BLOCK_TOKENS * BLOCK_TOKENS
-        for number, (history, (count, form)) in enumerate(
+        for number, (history, (count, _)) in enumerate(
             zip(self._layout.histories, tails, strict=True)
         ):
             start = whole // history.ratio
-            views = self._rebuilt.rows(number, start, start + count)
-            self._arrays.add_rows(form, next(codes), count, views)
+            self._arrays.add_rows(self._rebuilt, number, start, count, next(codes))
         return self._arrays.pieces
 
     def is_filled(self) -> bool:
         """Once all of it has been read: whether it is of these ids."""
         self._arrays.unpack()
-        return np.array_equal(self._read, self._ids)
+        return self._read.tobytes() == self._ids.tobytes()
 
 
 class _Extent:
@@ -117,15 +115,15 @@ class _Extent:
         self._read = np.empty(header.tokens, "<u4")
         self._arrays.add(self._read)
         for number, (history, code) in enumerate(zip(histories, header.packed, strict=True)):
-            count, start = header.tokens // history.ratio, self._first * BLOCK_TOKENS // history.ratio
-            views = self._rebuilt.rows(number, start, start + count)
-            self._arrays.add_rows(history.form, code, count, views)
+            start = self._first * BLOCK_TOKENS // history.ratio
+            count = header.tokens // history.ratio
+            self._arrays.add_rows(self._rebuilt, number, start, count, code)
         return self._arrays.pieces
 
     def is_filled(self) -> bool:
         """Once all of it has been read: whether it is of the ids that come next."""
         self._arrays.unpack()
-        return np.array_equal(self._read, self._ids[: len(self._read)])
+        return self._read.tobytes() == self._ids[: len(self._read)].tobytes()
 
 
 @dataclass(frozen=True)
@@ -145,20 +143,25 @@ class _Arrays:
         self.pieces: list[memoryview] = []
         self._packed: list[_Packed] = []
 
-    def add(self, array: NDArray[Any]) -> None:
-        """An array that is read as it stands."""
-        if array.size:
-            self.pieces.append(array.reshape(-1).view(np.uint8).data)
+    def add(self, array: NDArray[Any], form: Form | None = None, code: str = "") -> None:
+        """An array; `code` "1": its rows, of this form, are packed in the file."""
+        if form is not None and code == "1":
+            self._add_packed(form, len(array), (array,))
+        elif array.size:
+            self.pieces.append(as_bytes(array))
 
-    def add_rows(self, form: Form, code: str, rows: int, out: Iterable[Bits]) -> None:
-        """So many rows that fill `out`; `code` "1": they are packed in the file."""
-        if code != "1":
-            for array in out:
-                self.add(array)
-            return
+    def add_rows(self, rebuilt: Rebuilt, history: int, start: int, count: int, code: str) -> None:
+        """Rows from `start` on of a history."""
+        if code == "1":
+            form = rebuilt.layout.histories[history].form
+            self._add_packed(form, count, tuple(rebuilt.rows(history, start, start + count)))
+        else:
+            self.pieces += rebuilt.memory(history, start, start + count)
+
+    def _add_packed(self, form: Form, rows: int, out: tuple[Bits, ...]) -> None:
         data = np.empty(packed_bytes(rows, form, is_packed=True), np.uint8)
         self.add(data)
-        self._packed.append(_Packed(data, rows, form, tuple(out)))
+        self._packed.append(_Packed(data, rows, form, out))
 
     def unpack(self) -> None:
         """Write what was read packed to where it belongs."""
