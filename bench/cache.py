@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -82,7 +83,7 @@ def system_prompt(directory: Path) -> list[Row]:
             warm.append(first_token(first, system + turn))
             # Everything stays in memory meanwhile, so that either, once, fills memory that is new.
             context = engine.new_context()
-            restoring.append(_seconds(lambda context=context: context.extend(system))[0])
+            restoring.append(_seconds(partial(context.extend, system))[0])
             again.append(first_token(context, turn))
             reading.append(_seconds(_reader(directory))[0])
     disk, memory = min(warm), min(again)

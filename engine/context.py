@@ -90,6 +90,7 @@ class ModelContext:
         on_progress: Callable[[PrefillProgress], None] | None = None,
         cancel: threading.Event | None = None,
         stable: int = 0,
+        opening: int = 0,
     ) -> None:
         """See `api.Context.extend`."""
         run = self._runtime
@@ -98,6 +99,7 @@ class ModelContext:
         restored = self._restore(stable)
         reused = kept = self._place.state.position
         total = len(self.tokens) - reused
+        places: list[tuple[int, Kind]] = [(stable, "s"), (opening, "p")]
 
         def report() -> None:
             if on_progress is not None:
@@ -112,9 +114,12 @@ class ModelContext:
                 if position - kept >= SAVED_EVERY:
                     self._save("t")
                     kept = position
-                self._compute_chunk(cancel, stop=stable if position < stable else None)
-                if self._place.state.position == stable:
-                    self._save("s")
+                ends = [place for place, _ in places if position < place]
+                self._compute_chunk(cancel, stop=min(ends, default=None))
+                for place, kind in places:
+                    if self._place.state.position == place:
+                        self._save(kind)
+                        break
                 report()
         except Cancelled:
             if self._place.state.position > kept:

@@ -50,9 +50,8 @@ LONGEST_LINE = 1 << 20
 MOST_PIECES = 1000  # of memory that one call reads into; systems allow 1024
 
 Plan = Callable[[bytes], Sequence[memoryview] | None]
-"""Given a payload's first line, without its newline and not verified yet: the memory, of bytes and
-none of it empty, that all behind the newline is to be read into; None for a line that says nothing.
-"""
+"""Given a payload's first line, without its newline and not verified yet: the memory, of bytes,
+that all behind the newline is to be read into; None for a line that says nothing."""
 
 
 class DamagedError(Exception):
@@ -104,8 +103,8 @@ def read_payload(descriptor: int, label: str) -> memoryview:
 def read_into(descriptor: int, label: str, plan: Plan) -> bool:
     """Read a payload that begins with a line to where `plan` wants it, with no copy in between.
 
-    False where the plan has no place for it, though the file is sound. Raises DamagedError, OSError,
-    MemoryError; what was read until then stands there, and is not to be used.
+    False where the plan has no place for it, though the file is sound. Raises DamagedError,
+    OSError, MemoryError; what was read until then stands there, and is not to be used.
     """
     length, sums = _read_end(descriptor, label)
     line = read_first_line(descriptor) + b"\n"
@@ -219,8 +218,9 @@ def _chunks(pieces: Sequence[memoryview]) -> Iterator[list[memoryview]]:
     chunk: list[memoryview] = []
     room = CHUNK
     for piece in pieces:
-        while piece:
-            taken, piece = piece[:room], piece[room:]
+        rest = piece
+        while rest:
+            taken, rest = rest[:room], rest[room:]
             chunk.append(taken)
             room -= len(taken)
             if not room:

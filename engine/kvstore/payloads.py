@@ -1,5 +1,5 @@
-"""What stands in the two kinds of stored files. In: ids and raw rows, or a first line. Out: a payload
-in parts, or what the line says of the rest; None for a line that is none of these.
+"""What stands in the two kinds of stored files. In: ids and raw rows, or a first line. Out: a
+payload in parts, or what the line says of the rest; None for a line that is none of these.
 
 Both begin with one line of JSON, filled up with spaces to a multiple of 8 bytes:
 
