@@ -6,6 +6,7 @@ In: summaries, with whatever their logs say. Out: text that may be shown on a te
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
@@ -32,7 +33,7 @@ HEAD = f"{'ID':<22}  {'LAST USED':<16}  {'TURNS':>5}  {'TOKENS':>9}  {'SIZE':>8}
 def local_time(seconds: float) -> str:
     """`2026-11-22 07:03`; "-" for a time that is not known."""
     try:
-        return f"{datetime.fromtimestamp(seconds).astimezone():%Y-%m-%d %H:%M}" if seconds else "-"
+        return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds)) if seconds else "-"
     except (OSError, OverflowError, ValueError):
         return "-"
 
