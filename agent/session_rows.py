@@ -13,6 +13,7 @@ from typing import Any
 
 from ds4_agent.agent.display import one_line
 from ds4_agent.agent.printing import print_text
+from ds4_agent.agent.resume_time import shown_time
 from ds4_agent.agent.sizes import shown_size
 from ds4_agent.sessions.summary import Summary, number_of
 
@@ -27,7 +28,9 @@ __all__ = [
     "to_json",
 ]
 
-HEAD = f"{'ID':<22}  {'LAST USED':<16}  {'TURNS':>5}  {'TOKENS':>9}  {'SIZE':>8}  TITLE"
+HEAD = (
+    f"{'ID':<22}  {'LAST USED':<16}  {'TURNS':>5}  {'TOKENS':>9}  {'SIZE':>8}  {'RESUME':>7}  TITLE"
+)
 
 
 def local_time(seconds: float) -> str:
@@ -38,8 +41,8 @@ def local_time(seconds: float) -> str:
         return "-"
 
 
-def row(summary: Summary, with_directory: bool) -> str:
-    """A session on one line, below `HEAD`."""
+def row(summary: Summary, resume: float | None, with_directory: bool) -> str:
+    """A session on one line, below `HEAD`; `resume`: seconds until it can go on."""
     title = one_line(summary.title, 60) or "-"
     columns = [
         f"{one_line(summary.id):<22}",
@@ -47,6 +50,7 @@ def row(summary: Summary, with_directory: bool) -> str:
         f"{summary.turns:>5,}",
         f"{summary.tokens:>9,}",
         f"{shown_size(summary.bytes):>8}",
+        f"{shown_time(resume):>7}",
         f"{title}  [{one_line(summary.model, 30)}]" if summary.model else title,
     ]
     if with_directory and summary.directory:

@@ -29,7 +29,7 @@ from ds4_agent.sessions.summary import EVENTS, Summary, number_of, read_summary
 
 __all__ = ["find", "fork", "in_directory", "list_sessions", "remove", "rename"]
 
-INDEX_VERSION = 1  # of what a row holds: size, time in ns, the fields of a Summary but its id
+INDEX_VERSION = 2  # of what a row holds: size, time in ns, the fields of a Summary but its id
 REMOVED, UNFINISHED = ".removed-", ".fork-"
 COPIED = (EVENTS, "tokens.jsonl")
 AN_HOUR = 3600.0

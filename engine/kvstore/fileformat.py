@@ -22,7 +22,6 @@ import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
 import xxhash
 
 if TYPE_CHECKING:
@@ -95,9 +94,15 @@ def read_payload(descriptor: int, label: str) -> memoryview:
     Takes little longer than reading: a chunk is hashed while the caches still hold it.
     """
     length, sums = _read_end(descriptor, label)
-    payload = np.empty(length, np.uint8).data  # bytearray would write zeros into it first
+    payload = _memory(length)
     _read_chunks(descriptor, [payload], sums)
     return payload
+
+
+def _memory(size: int) -> memoryview:
+    import numpy as np  # not for those who only list what is stored
+
+    return np.empty(size, np.uint8).data  # bytearray would write zeros into it first
 
 
 def read_into(descriptor: int, label: str, plan: Plan) -> bool:
@@ -112,7 +117,7 @@ def read_into(descriptor: int, label: str, plan: Plan) -> bool:
     if pieces is None or len(line) + sum(map(len, pieces)) != length:
         read_payload(descriptor, label)
         return False
-    verified = np.empty(len(line), np.uint8).data
+    verified = memoryview(bytearray(len(line)))
     _read_chunks(descriptor, [verified, *pieces], sums)
     if verified != line:  # only where somebody wrote into the file meanwhile
         raise DamagedError("its first line has changed")
