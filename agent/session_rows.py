@@ -9,6 +9,7 @@ import json
 import time
 from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 from ds4_agent.agent.display import one_line
@@ -51,13 +52,18 @@ def row(summary: Summary, resume: float | None, with_directory: bool) -> str:
         f"{summary.tokens:>9,}",
         f"{shown_size(summary.bytes):>8}",
         f"{shown_time(resume):>7}",
-        f"{title}  [{one_line(summary.model, 30)}]" if summary.model else title,
+        f"{title}  {_model(summary.model)}" if summary.model else title,
     ]
     if with_directory and summary.directory:
         columns.append(f"in {one_line(summary.directory)}")
     if summary.note:
         columns.append(f"({one_line(summary.note)})")
     return "  ".join(columns)
+
+
+@lru_cache(16)  # of many sessions there are few
+def _model(name: str) -> str:
+    return f"[{one_line(name, 30)}]"
 
 
 def size_facts(summary: Summary) -> str:
