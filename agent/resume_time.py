@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["resume_times", "shown_time"]
 
-READ_SPEED = 1e9  # bytes a second to read, check and unpack what is stored, of any disk of today
+READ_SPEED = 5e8  # bytes a second to read, check and unpack what is stored, on one core
 LEAST = 0.01  # seconds: what there is to do beside reading
 MOST_LOOKED_AT = 100  # places of which the files are looked at; the others are as large a token
 
