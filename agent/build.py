@@ -262,6 +262,7 @@ def _transcript(parts: _Parts, resumed: Resumed | None, prefix: Sequence[Segment
         records.log,
         records.trace,
         stable=engine.tokenizer.encode(stable_part(prefix)),
+        opening=engine.tokenizer.encode(prefix),
         fingerprint=engine.fingerprint,
         next_branch=resumed.next_branch if resumed else 1,
         first=resumed.first if resumed else None,

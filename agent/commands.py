@@ -10,8 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
-import shutil
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -79,6 +77,9 @@ def _print_json(value: Any) -> None:
 
 def _doctor(chosen: argparse.Namespace) -> int:
     """What the engine runs on and what is there. Exit code 2 when the engine does not work."""
+    import platform
+    import shutil
+
     from ds4_agent.agent.places import find_places
     from ds4_agent.engine.doctor import examine
     from ds4_agent.engine.errors import EngineError

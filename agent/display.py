@@ -30,6 +30,8 @@ def visible(text: str, *, exact: bool = False) -> str:
     ends become plain ones and the emoji selector behind a symbol goes, unless `exact`: what a
     person approves is shown to the last character.
     """
+    if text.isascii() and text.isprintable():
+        return text
     if not exact:
         text = text.replace("\r\n", "\n")
     return _HIDDEN.sub(lambda match: _shown(match, exact), text)

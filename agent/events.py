@@ -240,6 +240,7 @@ class TurnEnded:
     steps: int
     seconds: float
     detail: str = field(default="")  # one sentence for the user when the reason is not "end"
+    prefill_rate: float = 0.0  # tokens a second of the longest prefill; 0: none that tells
 
 
 @dataclass(frozen=True)

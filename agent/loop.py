@@ -287,9 +287,9 @@ class Agent:
             finally:
                 self._steering.put_back(turn.steered)
         self._transcript.save("answer")
-        seconds = time.monotonic() - began
         detail = end.detail or why_it_ended(end.reason, self.limits, self.context_limit)
-        yield ev.TurnEnded(end.reason, turn.text, turn.usage, turn.steps, seconds, detail)
+        spent = (turn.usage, turn.steps, time.monotonic() - began)
+        yield ev.TurnEnded(end.reason, turn.text, *spent, detail, turn.prefill_rate)
 
     def _begin_turn(self, prompt: str) -> None:
         changes = self._undo.changes if self._undo else 0
@@ -423,8 +423,7 @@ class Agent:
                     self._past.announced(self._announcement)
                 self._announcement = self._opening = ""
                 self._tell_of_undos()
-            turn.text = step.text
-            turn.usage += step.usage
+            turn.took(step.text, step.usage, step.prefill_rate)
         yield from self._close(step)
         return step
 

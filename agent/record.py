@@ -143,6 +143,8 @@ def _more(event: ev.Event, line: Mapping[str, Any]) -> dict[str, Any]:
             return {"at": at}
         case ev.CallFinished(diff=diff, ran=ran):
             return {"ran": ran} | ({"diff": diff} if diff else {})
+        case ev.TurnEnded(prefill_rate=rate) if rate:
+            return {"prefill_rate": rate}
     return {}
 
 

@@ -7,6 +7,7 @@ was said in a session reaches the terminal made visible; a session that cannot b
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,7 +17,9 @@ from pathlib import Path
 from ds4_agent.agent.cli import Parser, add_common
 from ds4_agent.agent.display import one_line, visible
 from ds4_agent.agent.errors import OutputError, UsageError
+from ds4_agent.agent.places import find_places
 from ds4_agent.agent.printing import print_text, warn
+from ds4_agent.agent.resume_time import resume_times
 from ds4_agent.agent.session_choice import chosen_sessions, sessions_root, take, tell_others
 from ds4_agent.agent.session_rows import HEAD, as_json, print_json, row
 from ds4_agent.sessions.catalogue import find, fork, remove, rename
@@ -77,10 +80,11 @@ def _contents(chosen: argparse.Namespace) -> None:
 def _list(chosen: argparse.Namespace) -> None:
     take(chosen, 0, 0, "list")
     found, others = chosen_sessions(chosen)
+    times = resume_times(found, find_places(os.environ).kv)
     if chosen.json:
-        print_json([as_json(summary) for summary in found])
+        print_json([{**as_json(s), "resume_seconds": times[s.id]} for s in found])
     elif found:
-        print_text("\n".join([HEAD, *(row(summary, chosen.all) for summary in found)]))
+        print_text("\n".join([HEAD, *(row(s, times[s.id], chosen.all) for s in found)]))
     tell_others(found, others, chosen)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,7 +17,9 @@ from typing import Any
 
 from ds4_agent.agent.display import one_line, visible
 from ds4_agent.agent.errors import UsageError
+from ds4_agent.agent.places import find_places
 from ds4_agent.agent.printing import check_writable, print_text, warn, write_atomically
+from ds4_agent.agent.resume_time import resume_times, shown_time
 from ds4_agent.agent.rules import subject
 from ds4_agent.agent.session_choice import chosen_sessions, sessions_root, take, tell_others
 from ds4_agent.agent.session_entries import Entry, entries
@@ -56,6 +59,7 @@ def show(chosen: argparse.Namespace) -> None:
         "started": local_time(summary.started),
         "last used": local_time(summary.last_used),
         "size": size_facts(summary),
+        "to resume": shown_time(resume_times([summary], find_places(os.environ).kv)[summary.id]),
         "note": summary.note,
     }
     parts = [one_line(summary.title or summary.id)]
@@ -76,7 +80,9 @@ def search(chosen: argparse.Namespace) -> None:
     if chosen.json:
         print_json([{**as_json(summary), "matches": matches} for summary, matches in results])
     elif results:
-        print_text("\n".join(_result(summary, matches, chosen.all) for summary, matches in results))
+        times = resume_times([summary for summary, _ in results], find_places(os.environ).kv)
+        rows = (_result(s, times[s.id], matches, chosen.all) for s, matches in results)
+        print_text("\n".join(rows))
     else:
         warn(f"no session {'' if chosen.all else 'of this directory '}says {text}")
     tell_others(found, others, chosen)
@@ -148,8 +154,13 @@ def _texts(entry: Entry) -> Iterator[str]:
     yield entry.text or ""
 
 
-def _result(summary: Summary, matches: Sequence[Mapping[str, Any]], with_directory: bool) -> str:
-    lines = [row(summary, with_directory)]
+def _result(
+    summary: Summary,
+    resume: float | None,
+    matches: Sequence[Mapping[str, Any]],
+    with_directory: bool,
+) -> str:
+    lines = [row(summary, resume, with_directory)]
     for match in matches[:SHOWN_MATCHES]:
         lines.append("    " + one_line(f"{match['kind']}: {match['text']}", 160))
     if len(matches) > SHOWN_MATCHES:

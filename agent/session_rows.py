@@ -6,12 +6,15 @@ In: summaries, with whatever their logs say. Out: text that may be shown on a te
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 from ds4_agent.agent.display import one_line
 from ds4_agent.agent.printing import print_text
+from ds4_agent.agent.resume_time import shown_time
 from ds4_agent.agent.sizes import shown_size
 from ds4_agent.sessions.summary import Summary, number_of
 
@@ -26,19 +29,21 @@ __all__ = [
     "to_json",
 ]
 
-HEAD = f"{'ID':<22}  {'LAST USED':<16}  {'TURNS':>5}  {'TOKENS':>9}  {'SIZE':>8}  TITLE"
+HEAD = (
+    f"{'ID':<22}  {'LAST USED':<16}  {'TURNS':>5}  {'TOKENS':>9}  {'SIZE':>8}  {'RESUME':>7}  TITLE"
+)
 
 
 def local_time(seconds: float) -> str:
     """`2026-11-22 07:03`; "-" for a time that is not known."""
     try:
-        return f"{datetime.fromtimestamp(seconds).astimezone():%Y-%m-%d %H:%M}" if seconds else "-"
+        return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds)) if seconds else "-"
     except (OSError, OverflowError, ValueError):
         return "-"
 
 
-def row(summary: Summary, with_directory: bool) -> str:
-    """A session on one line, below `HEAD`."""
+def row(summary: Summary, resume: float | None, with_directory: bool) -> str:
+    """A session on one line, below `HEAD`; `resume`: seconds until it can go on."""
     title = one_line(summary.title, 60) or "-"
     columns = [
         f"{one_line(summary.id):<22}",
@@ -46,13 +51,19 @@ def row(summary: Summary, with_directory: bool) -> str:
         f"{summary.turns:>5,}",
         f"{summary.tokens:>9,}",
         f"{shown_size(summary.bytes):>8}",
-        f"{title}  [{one_line(summary.model, 30)}]" if summary.model else title,
+        f"{shown_time(resume):>7}",
+        f"{title}  {_model(summary.model)}" if summary.model else title,
     ]
     if with_directory and summary.directory:
         columns.append(f"in {one_line(summary.directory)}")
     if summary.note:
         columns.append(f"({one_line(summary.note)})")
     return "  ".join(columns)
+
+
+@lru_cache(16)  # of many sessions there are few
+def _model(name: str) -> str:
+    return f"[{one_line(name, 30)}]"
 
 
 def size_facts(summary: Summary) -> str:

@@ -78,6 +78,7 @@ class Step:
     started: list[tuple[str, str]] = field(default_factory=list)  # (id, name) of each call begun
     usage: ev.Usage = field(default_factory=ev.Usage)
     seconds: float = 0.0  # of sampling
+    prefill_rate: float = 0.0  # tokens a second
     tail: Tail = field(default_factory=Tail)
 
     @property
@@ -137,6 +138,7 @@ def _prefill(
     def translated(progress: PrefillProgress) -> ev.PrefillProgressed:
         nonlocal done, restored, total
         done, restored, total = progress.done, progress.restored, progress.total
+        step.prefill_rate = progress.tokens_per_second
         return ev.PrefillProgressed(
             done, total, progress.reused, progress.tokens_per_second, restored
         )

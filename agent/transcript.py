@@ -93,21 +93,22 @@ class Transcript:
         trace: Trace | None = None,
         *,
         stable: Sequence[int] = (),
+        opening: Sequence[int] = (),
         fingerprint: str = "",
         next_branch: int = 1,
         first: Mapping[str, Any] | None = None,
     ) -> None:
-        """`stable`: the ids that all sessions of this model and these tools begin with;
-        `fingerprint` names the engine in the log; `next_branch` is the first number no branch of
-        the log has; `first` is what the token log has to say before its next record, of a session
-        taken up again."""
+        """`stable`: the ids that all sessions of this model and these tools begin with; `opening`:
+        those of this one before its first prompt, where going back leads to; `fingerprint` names
+        the engine in the log; `next_branch` is the first number no branch of the log has; `first`
+        is what the token log has to say before its next record, of a session taken up again."""
         self.tokenizer = tokenizer
         self.limit = limit
         self.branch = place.branch
         self._context = place.context
         self._log = log
         self._trace = trace
-        self._stable = list(stable)
+        self._stable, self._opening = list(stable), list(opening)
         self._saves = True
         self._fingerprint = fingerprint
         self._next_branch = next_branch
@@ -165,10 +166,16 @@ class Transcript:
             self._note(kind, [(index, token_id) for index, (token_id, _) in group])
         self.flush()
         ids = [token_id for token_id, _ in encoded]
-        own = len(self._stable)
-        is_ours = [*self._context.tokens[:own], *ids][:own] == self._stable
-        stable = own if is_ours else 0  # else a session that began with other tools
-        self._context.extend(ids, on_progress=on_progress, cancel=cancel, stable=stable)
+        stable, opening = self._length_of(self._stable, ids), self._length_of(self._opening, ids)
+        self._context.extend(
+            ids, on_progress=on_progress, cancel=cancel, stable=stable, opening=opening
+        )
+
+    def _length_of(self, beginning: list[int], ids: Sequence[int]) -> int:
+        """Its tokens, if the context and `ids` begin so; else 0: a session begun with other tools,
+        or on another day."""
+        own = len(beginning)
+        return own if [*self._context.tokens[:own], *ids][:own] == beginning else 0
 
     def save(self, point: SavePoint) -> None:
         """Keep the state of this place on disk, where there is a store. Returns at once."""

@@ -9,6 +9,8 @@ from ds4_agent.agent.limits import MALFORMED_LIMIT, Limits
 
 __all__ = ["End", "Turn", "why_it_stops"]
 
+TELLING = 128  # tokens of a prefill from which on its speed is that of a long one
+
 
 @dataclass
 class Turn:
@@ -19,6 +21,19 @@ class Turn:
     text: str = ""
     usage: ev.Usage = field(default_factory=ev.Usage)
     steered: tuple[str, ...] = ()  # taken from those that wait, not given to the model yet
+    longest: tuple[int, float] = (0, 0.0)  # prefill: its tokens, tokens a second
+
+    @property
+    def prefill_rate(self) -> float:
+        """Tokens a second; 0.0 where only a few were computed, which takes longer for each."""
+        tokens, rate = self.longest
+        return round(rate, 1) if tokens >= TELLING else 0.0
+
+    def took(self, text: str, usage: ev.Usage, prefill_rate: float) -> None:
+        """A step was made."""
+        self.text = text
+        self.usage += usage
+        self.longest = max(self.longest, (usage.prefilled_tokens, prefill_rate))
 
 
 @dataclass(frozen=True)

@@ -48,9 +48,8 @@ def main(tokens: int) -> None:
             _met(bare < MEMORY_BAR),
         ],
         [
-            f"… MB of one that went on for {own} tokens",
-            f"{grown:.3f}", f"{size:.1f}", f"{grown / size:.4f} x", f"< {MEMORY_BAR:g}",
-            _met(grown < MEMORY_BAR),
+            f"… MB of one that went on for {own} tokens: its own windows and open ends too",
+            f"{grown:.3f}", f"{size:.1f}", f"{grown / size:.4f} x", "", "",
         ],
     ]  # fmt: skip
     print(json.dumps(rows))

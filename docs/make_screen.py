@@ -1,9 +1,10 @@
-"""Makes docs/screen.svg: a picture of a real session, taken by Textual itself.
+"""Makes the pictures of the README: a real session, taken by Textual itself.
 
-    python docs/make_screen.py [--model NAME] [--output FILE]
+    python docs/make_screen.py [--model NAME] [--output DIRECTORY]
 
-In: a model (default: the bundled one), a scratch repository that is made and removed. Out: the SVG.
-The prompts are typed, the model answers them, the one question is approved with a key.
+In: a model (default: the bundled one), a scratch repository that is made and removed. Out:
+`question.svg` (an edit is asked about, its diff opened), `screen.svg` (two prompts later),
+`sessions.svg` (the session, its copy and the copy's copy, in the light theme). Everything is typed.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import shutil
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,16 +24,16 @@ from ds4_agent.agent.build import RunOptions
 from ds4_agent.agent.config import Settings
 from ds4_agent.agent.places import find_places
 from ds4_agent.tui.approval import GRACE, ApprovalPanel
+from ds4_agent.tui.picker import Picker
 from ds4_agent.tui.screen import AgentApp
 from ds4_agent.tui.session import about, builder
 from ds4_agent.tui.status import StatusLine
 
 SIZE = (96, 34)
 TIMEOUT = 120.0  # seconds for one answer
-PROMPTS = (
-    'replace "retries = 3" with "retries = 5" in src/client.py',
-    "run the tests",
-)
+EDIT = 'replace "retries = 3" with "retries = 5" in src/client.py'
+TESTS = "run the tests"
+COPIES = ("read test_client.py", "read src/client.py")
 FILES = {
     "src/client.py": (
         "import time\n\nretries = 3\n\n\ndef wait(attempt: int) -> None:\n"
@@ -44,35 +46,62 @@ FILES = {
 }
 
 
-async def picture(directory: Path, home: Path, model: str | None) -> str:
-    """The session's last screen as SVG. Raises TimeoutError when a turn takes too long."""
+async def pictures(directory: Path, home: Path, model: str | None) -> dict[str, str]:
+    """SVGs by their names. Raises TimeoutError when a turn takes too long."""
     places = find_places({"DS4_HOME": str(home)})
-    options = RunOptions(Settings(model=model), directory, places, keeps_log=False)
+    options = RunOptions(Settings(model=model), directory, places)
     facts = replace(about(options), directory="~/shop")
     app = AgentApp(builder(options), facts)
+    taken: dict[str, str] = {}
     try:
         async with app.run_test(size=SIZE) as pilot:
-            await _turn(app, pilot)
-            for prompt in PROMPTS:
+            await _idle(app, pilot)
+            await pilot.press(*EDIT, "enter")
+            await _until(app, pilot, lambda: bool(app.query(ApprovalPanel)))
+            await pilot.pause(GRACE + 0.1)
+            await pilot.press("d")
+            taken["question"] = await _shot(app, pilot)
+            await pilot.pause(GRACE + 0.1)
+            await pilot.press("1")
+            await _idle(app, pilot)
+            await pilot.press(*TESTS, "enter")
+            await _until(app, pilot, lambda: bool(app.query(ApprovalPanel)))
+            await pilot.pause(GRACE + 0.1)
+            await pilot.press("1")
+            await _idle(app, pilot)
+            taken["screen"] = await _shot(app, pilot)
+            for prompt in COPIES:
+                await pilot.press(*"/fork", "enter")
+                await _idle(app, pilot)
                 await pilot.press(*prompt, "enter")
-                await _turn(app, pilot)
-            return app.export_screenshot(title="ds4-agent")
+                await _idle(app, pilot)
+            await pilot.press(*"/theme light", "enter")
+            await pilot.press(*"/sessions", "enter")
+            await _until(app, pilot, lambda: bool(app.query(Picker)))
+            taken["sessions"] = await _shot(app, pilot)
     finally:
         app.conversation.close()
+    return taken
 
 
-async def _turn(app: AgentApp, pilot: Pilot[None]) -> None:
-    """Wait until nothing is under way; allow what is asked."""
+async def _shot(app: AgentApp, pilot: Pilot[None]) -> str:
+    await pilot.pause(0.3)
+    return without_web_fonts(app.export_screenshot(title="ds4-agent"))
+
+
+async def _idle(app: AgentApp, pilot: Pilot[None]) -> None:
+    """Wait until nothing is under way."""
+    await pilot.pause(0.3)
+    await _until(app, pilot, lambda: not app.query_one(StatusLine).status.busy)
+    await pilot.pause(0.3)
+
+
+async def _until(app: AgentApp, pilot: Pilot[None], condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + TIMEOUT
-    await pilot.pause(0.2)
-    while app.query_one(StatusLine).status.busy:
+    while not condition():
         if time.monotonic() > deadline:
             raise TimeoutError(app.query_one(StatusLine).status.activity)
         await pilot.pause(0.1)
-        if app.query(ApprovalPanel):
-            await pilot.pause(GRACE + 0.1)
-            await pilot.press("1")
-    await pilot.pause(0.2)
 
 
 def without_web_fonts(svg: str) -> str:
@@ -82,10 +111,10 @@ def without_web_fonts(svg: str) -> str:
 
 
 def main() -> int:
-    """Make the picture; returns the exit code."""
+    """Make the pictures; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("--model", help="as for ds4-agent (default: the bundled model)")
-    parser.add_argument("--output", type=Path, default=Path(__file__).with_name("screen.svg"))
+    parser.add_argument("--output", type=Path, default=Path(__file__).parent)
     chosen = parser.parse_args()
     scratch = Path(tempfile.mkdtemp(prefix="ds4-screen-"))
     try:
@@ -93,10 +122,11 @@ def main() -> int:
             path = scratch / "shop" / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8")
-        svg = asyncio.run(picture(scratch / "shop", scratch / "home", chosen.model))
+        taken = asyncio.run(pictures(scratch / "shop", scratch / "home", chosen.model))
     finally:
         shutil.rmtree(scratch)
-    chosen.output.write_text(without_web_fonts(svg), encoding="utf-8")
+    for name, svg in taken.items():
+        (chosen.output / f"{name}.svg").write_text(svg, encoding="utf-8")
     return 0
 
 

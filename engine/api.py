@@ -116,11 +116,13 @@ class Context(Protocol):
         on_progress: Callable[[PrefillProgress], None] | None = None,
         cancel: threading.Event | None = None,
         stable: int = 0,
+        opening: int = 0,
     ) -> None:
         """Append `ids` and compute them in chunks, or restore what is stored of them.
 
         `stable`: the context's first so many tokens are a system prompt, whose place is saved when
-        it is computed; 0: none. `on_progress` runs in the caller's thread.
+        it is computed; `opening`: so is the place behind so many, where the first prompt follows;
+        0: none. `on_progress` runs in the caller's thread.
 
         Raises ContextFullError or TokenRangeError before anything is appended. Raises Cancelled
         after a finished chunk; the ids are in `tokens` then, and the ones not computed are computed

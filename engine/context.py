@@ -90,15 +90,16 @@ class ModelContext:
         on_progress: Callable[[PrefillProgress], None] | None = None,
         cancel: threading.Event | None = None,
         stable: int = 0,
+        opening: int = 0,
     ) -> None:
         """See `api.Context.extend`."""
         run = self._runtime
-        check_ids(ids, run.vocabulary, len(self.tokens), run.context_length)
-        self._append(ids)
+        self._append(check_ids(ids, run.vocabulary, len(self.tokens), run.context_length))
         began = time.monotonic()
         restored = self._restore(stable)
         reused = kept = self._place.state.position
         total = len(self.tokens) - reused
+        places: list[tuple[int, Kind]] = [(stable, "s"), (opening, "p")]
 
         def report() -> None:
             if on_progress is not None:
@@ -113,9 +114,12 @@ class ModelContext:
                 if position - kept >= SAVED_EVERY:
                     self._save("t")
                     kept = position
-                self._compute_chunk(cancel, stop=stable if position < stable else None)
-                if self._place.state.position == stable:
-                    self._save("s")
+                ends = [place for place, _ in places if position < place]
+                self._compute_chunk(cancel, stop=min(ends, default=None))
+                for place, kind in places:
+                    if self._place.state.position == place:
+                        self._save(kind)
+                        break
                 report()
         except Cancelled:
             if self._place.state.position > kept:
@@ -182,9 +186,9 @@ class ModelContext:
     def holding(self, ids: Sequence[int]) -> "ModelContext":
         """A context of its own that goes on with `ids`, not computed yet. Raises as `extend`."""
         run = self._runtime
-        check_ids(ids, run.vocabulary, len(self.tokens), run.context_length)
+        packed = check_ids(ids, run.vocabulary, len(self.tokens), run.context_length)
         other = self.fork()
-        other._append(ids)
+        other._append(packed)
         return other
 
     def fork(self) -> "ModelContext":

@@ -104,6 +104,7 @@ class ScriptedContext:
         on_progress: Callable[[PrefillProgress], None] | None = None,
         cancel: threading.Event | None = None,
         stable: int = 0,
+        opening: int = 0,
     ) -> None:
         """See `api.Context.extend`. Reports all of `ids` as one chunk, at no speed."""
         held = len(self.tokens)

@@ -25,12 +25,11 @@ from ds4_agent.sessions.index import Row, load_index, store_index
 from ds4_agent.sessions.lock import SessionLock
 from ds4_agent.sessions.log import SessionLog, new_session_id
 from ds4_agent.sessions.private import sync, sync_directory
-from ds4_agent.sessions.snapshots import copy_snapshots
 from ds4_agent.sessions.summary import EVENTS, Summary, number_of, read_summary
 
 __all__ = ["find", "fork", "in_directory", "list_sessions", "remove", "rename"]
 
-INDEX_VERSION = 1  # of what a row holds: size, time in ns, the fields of a Summary but its id
+INDEX_VERSION = 2  # of what a row holds: size, time in ns, the fields of a Summary but its id
 REMOVED, UNFINISHED = ".removed-", ".fork-"
 COPIED = (EVENTS, "tokens.jsonl")
 AN_HOUR = 3600.0
@@ -128,6 +127,8 @@ def fork(session: Path, now: datetime) -> Path:
     Copied are the event log, the token log and what is saved for undo; `forked_from` in its first
     record says of which it is a copy. Raises SessionError with nothing left behind.
     """
+    from ds4_agent.sessions.snapshots import copy_snapshots  # a list does without the code for it
+
     _refuse_link(session)
     copy = session.with_name(new_session_id(now))
     unfinished = session.with_name(UNFINISHED + copy.name)

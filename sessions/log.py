@@ -11,7 +11,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import secrets
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -29,7 +28,7 @@ TOKENS_PER_RECORD = 64  # sampled ids are written at least this often
 
 def new_session_id(now: datetime) -> str:
     """A name that sorts by time and is unique: `20261122-070301-9f3a1c`."""
-    return f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
+    return f"{now:%Y%m%d-%H%M%S}-{os.urandom(3).hex()}"
 
 
 class SessionLog:

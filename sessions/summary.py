@@ -19,6 +19,7 @@ __all__ = ["Summary", "number_of", "read_summary"]
 
 EVENTS = "events.jsonl"
 LONGEST_TITLE = 200  # characters
+MOST_RATE = 1e9  # tokens a second: no machine has more
 YEAR_3000 = 32_503_680_000.0  # seconds since 1970: no time of ours is later
 # Lines as `SessionLog` writes them that change nothing but `last_used`: they are most of a log, and
 # decoding them most of the time. Anything spelt otherwise is decoded.
@@ -41,6 +42,7 @@ class Summary:
     bytes: int = 0  # on the disk, with what is saved for undo
     forked_from: str = ""
     note: str = ""  # what is wrong with it, "" for nothing
+    prefill_rate: float = 0.0  # tokens a second, as measured last; 0 where unknown
 
     @property
     def is_readable(self) -> bool:
@@ -77,6 +79,7 @@ def read_summary(session: Path) -> Summary:
         bytes=_bytes_below(session),
         forked_from=_text(found.first, "forked_from"),
         note=found.note(),
+        prefill_rate=found.prefill_rate,
     )
 
 
@@ -97,6 +100,7 @@ class _Found:
     turns: int = 0
     tokens: int = 0
     damaged: int = 0
+    prefill_rate: float = 0.0
 
     def note(self) -> str:
         if not self.header and not self.last_used:
@@ -152,6 +156,8 @@ def _fold(found: _Found, record: dict[str, Any]) -> None:
         )  # that turn, from 1, and later ones are gone
     elif isinstance(tokens := record.get("context_tokens"), int):
         found.tokens = tokens
+    elif kind == "result" and isinstance(rate := record.get("prefill_rate"), float):
+        found.prefill_rate = rate if 0 < rate < MOST_RATE else 0.0
 
 
 def _text(record: Mapping[str, Any], key: str) -> str:

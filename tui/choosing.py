@@ -4,6 +4,7 @@ In: a command, the agent, and which row was picked. Out: the next list, or work 
 thread, or one line why there is none. Knows no screen.
 """
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,6 +12,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from ds4_agent.agent.errors import UsageError
+from ds4_agent.agent.places import find_places
+from ds4_agent.agent.resume_time import resume_times
 from ds4_agent.tui.branches import as_tree
 from ds4_agent.tui.commands import FILES, prompt_rows, session_rows
 
@@ -108,7 +111,8 @@ class Choosing:
         sessions = [s for s in self._build.sessions() if s.id != without]
         tree = as_tree(sessions)
         self._ids = [summary.id for _, summary in tree]
-        rows = session_rows(tree, time.time())
+        times = resume_times(sessions, find_places(os.environ).kv)
+        rows = session_rows(tree, times, time.time())
         return Rows(about, title, tuple(rows)) if sessions else None
 
     def _choice(self, index: int) -> "Choice":

@@ -5,13 +5,14 @@ In: what was typed, and plain facts. Out: text for the user. What a command does
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ds4_agent.agent.display import one_line
 from ds4_agent.agent.events import Event, RunStarted, Usage
 from ds4_agent.agent.material import typed
+from ds4_agent.agent.resume_time import shown_time
 from ds4_agent.agent.sizes import shown_size
 from ds4_agent.agent.slowness import slowness_lines
 from ds4_agent.tui.describe import count, plural, seconds
@@ -98,9 +99,11 @@ FILES = ("the conversation only; files stay as they are", "the conversation and 
 SHOWN_TURNS = 60  # of a session that goes on: more takes seconds to lay out
 
 
-def session_rows(tree: "Sequence[tuple[str, Summary]]", now: float) -> list[str]:
-    """A session a line, behind the lines of its branch: what it was about, its size, when it was
-    last used."""
+def session_rows(
+    tree: "Sequence[tuple[str, Summary]]", times: Mapping[str, float | None], now: float
+) -> list[str]:
+    """A session a line, behind the lines of its branch: what it was about, its size, how long until
+    it can go on (`times`, where that is known), when it was last used."""
     return [
         lines
         + " · ".join(
@@ -109,6 +112,7 @@ def session_rows(tree: "Sequence[tuple[str, Summary]]", now: float) -> list[str]
                 plural(summary.turns, "prompt"),
                 f"{count(summary.tokens)} tokens",
                 shown_size(summary.bytes),
+                *([f"{shown_time(t)} to resume"] if (t := times.get(summary.id)) else []),
                 _ago(now - summary.last_used),
             )
         )

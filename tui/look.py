@@ -87,8 +87,11 @@ LIGHT = Theme(
 )
 
 
-def theme_for(environment: Mapping[str, str]) -> str:
-    """The theme's name: light where the terminal says that its background is (`COLORFGBG`)."""
+def theme_for(environment: Mapping[str, str], chosen: str = "") -> str:
+    """The theme's name: the one that was `chosen`, "dark" or "light"; else light where the terminal
+    says that its background is (`COLORFGBG`)."""
+    if chosen:
+        return theme_named(chosen, "")
     background = environment.get("COLORFGBG", "").rpartition(";")[2]
     return LIGHT.name if background in ("7", "15") else DARK.name
 

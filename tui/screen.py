@@ -23,10 +23,7 @@ from textual.containers import VerticalGroup
 from textual.css.query import NoMatches
 from textual.driver import Driver
 
-from ds4_agent.agent.events import (
-    ApprovalRequest,
-    Steered,
-)
+from ds4_agent.agent.events import ApprovalRequest, Steered
 from ds4_agent.agent.material import typed
 from ds4_agent.tui.approval import ApprovalPanel
 from ds4_agent.tui.choosing import Rows, Work
@@ -47,6 +44,7 @@ from ds4_agent.tui.conversation import (
 from ds4_agent.tui.describe import plural
 from ds4_agent.tui.driver import TerminalDriver, leave_on_signals
 from ds4_agent.tui.input import PromptBox, PromptInput
+from ds4_agent.tui.kept_theme import keep_theme, kept_theme
 from ds4_agent.tui.keys import KEYS
 from ds4_agent.tui.look import DARK, LIGHT, VisibleFilter, theme_for, theme_named
 from ds4_agent.tui.messages import Banner
@@ -103,7 +101,7 @@ class AgentApp(App[None]):
         super().__init__()
         self.register_theme(DARK)
         self.register_theme(LIGHT)
-        self.theme = theme_for(os.environ)
+        self.theme = theme_for(os.environ, kept_theme(about.places))
         self._filters.append(VisibleFilter())
         self.load_error: BaseException | None = None
         self._about = about
@@ -288,6 +286,7 @@ class AgentApp(App[None]):
                     self._prompt.replace_all(text)
                 case Theme(name):
                     self.theme = theme_named(name, self.theme)
+                    keep_theme(self._about.places, "light" if self.theme == LIGHT.name else "dark")
                 case Leave():
                     self.action_leave(0)
 
@@ -454,7 +453,8 @@ class AgentApp(App[None]):
     # Small things
 
     def _tick(self) -> None:
-        if self._busy_since is None or self._agent is None:
+        is_taken_down = not self.query(StatusLine)
+        if self._busy_since is None or self._agent is None or is_taken_down:
             return
         now, used = self._clock(), self._agent.context_tokens
         self._set(elapsed=now - self._busy_since, context_used=used)

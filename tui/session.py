@@ -2,6 +2,7 @@
 and the way to build its agent. In: `RunOptions`. Nothing heavy is imported to know the facts.
 """
 
+import gc
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -127,7 +128,11 @@ class Builder:
                 self._engine = opened_engine(options, conversation.loading)
             return self._engine
 
-        self._agent = build_agent(options, approver=conversation, engine=engine, warm=warm)
+        gc.disable()  # the many records of a long session would be looked through again and again
+        try:
+            self._agent = build_agent(options, approver=conversation, engine=engine, warm=warm)
+        finally:
+            gc.enable()
         return self._agent
 
     @property

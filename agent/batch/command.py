@@ -26,7 +26,7 @@ from ds4_agent.agent.batch.items import Item, gather_items
 from ds4_agent.agent.batch.kit import Kit, check_permissions
 from ds4_agent.agent.batch.ledger import Ledger, Saved
 from ds4_agent.agent.batch.options import Request, read_request
-from ds4_agent.agent.batch.patch import file_patch
+from ds4_agent.agent.batch.patch import file_patch, patch_root
 from ds4_agent.agent.batch.placing import Tree
 from ds4_agent.agent.batch.report import Report, make_report
 from ds4_agent.agent.batch.runner import Runner, Watcher
@@ -216,6 +216,7 @@ class _Batch:
                 code = SOME_FAILED if any(o.state == "failed" for o in self.outcomes) else 0
         except (EngineError, OutputError) as error:
             self._end(replace(ending, error=str(error)), began, None)
+            warn(f"not finished; `ds4-agent batch --resume {self.saved.id}` goes on")
             raise
         is_stopped = bool(signals.signum)
         self._end(replace(ending, is_stopped=is_stopped), began, diffs)
@@ -252,10 +253,11 @@ class _Batch:
         return [dict(file) for outcome in changed for file in outcome.files]
 
     def _diffs(self) -> list[bytes]:
-        content = self.ledger.content
+        content, root = self.ledger.content, self.workspace.root
+        top = patch_root(root)
         return [
             file_patch(
-                str(file["path"]),
+                os.path.relpath(root / str(file["path"]), top),
                 None if file["before"] is None else content(file["before"]),
                 content(file["after"]),
             ).data

@@ -48,12 +48,15 @@ class HeadStart:
         on_progress: Callable[[PrefillProgress], None] | None = None,
         cancel: threading.Event | None = None,
         stable: int = 0,
+        opening: int = 0,
     ) -> None:
         """See `Context.extend`. What was ahead is reported as restored."""
         ahead, self._ahead = self._ahead, None
         saved = 0 if ahead is None else len(ahead.tokens) - len(self.tokens)
         if ahead is None or list(ahead.tokens[len(self.tokens) :]) != list(ids[:saved]):
-            self._context.extend(ids, on_progress=on_progress, cancel=cancel, stable=stable)
+            self._context.extend(
+                ids, on_progress=on_progress, cancel=cancel, stable=stable, opening=opening
+            )
             return
 
         def report(progress: PrefillProgress) -> None:
@@ -63,7 +66,9 @@ class HeadStart:
         fork = ahead.fork()
         before, self._context = self._context, fork
         try:
-            fork.extend(ids[saved:], on_progress=report, cancel=cancel, stable=stable)
+            fork.extend(
+                ids[saved:], on_progress=report, cancel=cancel, stable=stable, opening=opening
+            )
         except ContextFullError:
             self._context = before  # nothing is appended
             raise

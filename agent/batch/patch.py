@@ -7,10 +7,12 @@ removes. Exact for any encoding; bounded work for long files.
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from dataclasses import dataclass
+from pathlib import Path
 
-__all__ = ["FilePatch", "file_patch"]
+__all__ = ["FilePatch", "file_patch", "patch_root"]
 
 COMPARED = 4000  # lines between the common ends that are compared; more are replaced as a whole
 CONTEXT = 3
@@ -23,6 +25,13 @@ class FilePatch:
     data: bytes
     added: int = 0
     removed: int = 0
+
+
+def patch_root(directory: Path) -> Path:
+    """What the names in a patch are relative to: the top of the repository that holds `directory`,
+    since `git apply` reads them so wherever in it it runs; without one, `directory` itself."""
+    above = (directory, *directory.parents)
+    return next((place for place in above if os.path.lexists(place / ".git")), directory)
 
 
 def file_patch(path: str, before: bytes | None, after: bytes | None) -> FilePatch:

@@ -108,7 +108,7 @@ def _reason(ending: Ending) -> str:
     if ending.error:
         return "error"
     failed = ending.number("failed")
-    return f"{failed} items failed" if failed else "end"
+    return f"{failed} item{'' if failed == 1 else 's'} failed" if failed else "end"
 
 
 def _items(outcomes: Sequence[Outcome]) -> list[Mapping[str, Any]]:

@@ -20,7 +20,7 @@ from ds4_agent.agent.batch.commit import commit_message, commit_paths
 from ds4_agent.agent.batch.globs import normal
 from ds4_agent.agent.batch.kit import Kit, item_agent, refusal
 from ds4_agent.agent.batch.ledger import Entry
-from ds4_agent.agent.batch.patch import file_patch
+from ds4_agent.agent.batch.patch import file_patch, patch_root
 from ds4_agent.agent.batch.placing import Tree, files_of, restored_changes
 from ds4_agent.agent.batch.stage import Change, ItemStage
 from ds4_agent.agent.batch.task import Outcome, State, Task, outcome_record
@@ -299,10 +299,10 @@ class ItemWork:
 
 def _figures(changes: Sequence[Change], root: Path) -> dict[str, Any]:
     """The hash of the patch, and the lines it adds and removes."""
-    digest, added, removed = hashlib.sha256(), 0, 0
+    digest, added, removed, top = hashlib.sha256(), 0, 0, patch_root(root)
     for change in changes:
         before = None if change.before is None else change.before.data
-        patch = file_patch(os.path.relpath(change.place.real, root), before, change.after)
+        patch = file_patch(os.path.relpath(change.place.real, top), before, change.after)
         digest.update(patch.data)
         added, removed = added + patch.added, removed + patch.removed
     name = digest.hexdigest() if changes else ""

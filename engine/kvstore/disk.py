@@ -26,7 +26,7 @@ from ds4_agent.engine.kvstore.durable import (
     sync_file,
 )
 from ds4_agent.engine.kvstore.eviction import Space, disk_space
-from ds4_agent.engine.kvstore.fileformat import write_payload
+from ds4_agent.engine.kvstore.fileformat import Plan, write_payload
 from ds4_agent.engine.kvstore.holds import Holds
 from ds4_agent.engine.kvstore.layout import (
     LOCK,
@@ -34,11 +34,12 @@ from ds4_agent.engine.kvstore.layout import (
     ROWS,
     TEMPS,
     is_regular,
+    labelled,
     located,
     needed_rows,
     read_header_line,
 )
-from ds4_agent.engine.kvstore.reading import clear_the_way, read_stored
+from ds4_agent.engine.kvstore.reading import clear_the_way, fill_stored, read_stored
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -89,15 +90,24 @@ class Disk:
 
     def has(self, folder: str, name: str) -> bool:
         """Whether a file is there, and all the rows that a place needs; not whether it is sound."""
-        path, label = located(self._directory, folder, name), f"{folder}/{name}"
-        return is_regular(path) and (path.parent.name != PLACES or self._has_rows(label))
+        label = labelled(folder, name)
+        is_place = folder.rpartition("/")[2] == PLACES
+        return is_regular(f"{self._directory}/{label}") and (not is_place or self._has_rows(label))
 
     def get(self, folder: str, name: str) -> memoryview | None:
         """The whole payload, verified, in memory of its own; None where it cannot be had."""
-        located(self._directory, folder, name)
-        payload, reason = read_stored(self._directory, f"{folder}/{name}")
+        payload, reason = read_stored(self._directory, labelled(folder, name))
         self.damaged += bool(reason)
         return payload
+
+    def fill(self, folder: str, name: str, plan: Plan) -> bool:
+        """Read a payload that begins with a line to where `plan` (see `fileformat`) wants it.
+
+        Whether all of it stands there, verified; if not, what does is not to be used.
+        """
+        is_filled, reason = fill_stored(self._directory, labelled(folder, name), plan)
+        self.damaged += bool(reason)
+        return is_filled
 
     def put(self, folder: str, name: str, parts: Iterable[Buffer]) -> int | None:
         """Store a payload, given in parts that are taken one at a time.

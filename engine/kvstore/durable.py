@@ -32,7 +32,7 @@ def make_private(directory: Path) -> None:
         sync_directory(path.parent)
 
 
-def open_regular(path: Path) -> int:
+def open_regular(path: Path | str) -> int:
     """A descriptor to read a regular file; a link or a pipe in its place is an OSError (ELOOP)."""
     descriptor = os.open(path, _READ)
     if os.path.isfile(descriptor):

@@ -19,16 +19,23 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
 import xxhash
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-__all__ = ["CHUNK", "DamagedError", "read_first_line", "read_payload", "write_payload"]
+__all__ = [
+    "CHUNK",
+    "DamagedError",
+    "Plan",
+    "read_first_line",
+    "read_into",
+    "read_payload",
+    "write_payload",
+]
 
 MAGIC = b"\x89ds4kv\r\n"  # a transfer that changes line ends or the eighth bit shows
 VERSION = 1
@@ -37,7 +44,13 @@ HEADER = struct.Struct("<8sII")
 COUNTS = struct.Struct("<QII")
 END = struct.Struct("<Q8s")
 LONGEST_LABEL = 1024
+ENDING = 512  # bytes in which the end of a small file stands
 LONGEST_LINE = 1 << 20
+MOST_PIECES = 1000  # of memory that one call reads into; systems allow 1024
+
+Plan = Callable[[bytes], Sequence[memoryview] | None]
+"""Given a payload's first line, without its newline and not verified yet: the memory, of bytes,
+that all behind the newline is to be read into; None for a line that says nothing."""
 
 
 class DamagedError(Exception):
@@ -81,13 +94,34 @@ def read_payload(descriptor: int, label: str) -> memoryview:
     Takes little longer than reading: a chunk is hashed while the caches still hold it.
     """
     length, sums = _read_end(descriptor, label)
-    payload = np.empty(length, np.uint8).data  # bytearray would write zeros into it first
-    for number, expected in enumerate(sums):
-        chunk = payload[number * CHUNK : (number + 1) * CHUNK]
-        _read(descriptor, chunk, HEADER.size + number * CHUNK)
-        if xxhash.xxh3_64_intdigest(chunk) != expected:
-            raise DamagedError(f"chunk {number} of {len(sums)} has changed")
+    payload = _memory(length)
+    _read_chunks(descriptor, [payload], sums)
     return payload
+
+
+def _memory(size: int) -> memoryview:
+    import numpy as np  # not for those who only list what is stored
+
+    return np.empty(size, np.uint8).data  # bytearray would write zeros into it first
+
+
+def read_into(descriptor: int, label: str, plan: Plan) -> bool:
+    """Read a payload that begins with a line to where `plan` wants it, with no copy in between.
+
+    False where the plan has no place for it, though the file is sound. Raises DamagedError,
+    OSError, MemoryError; what was read until then stands there, and is not to be used.
+    """
+    length, sums = _read_end(descriptor, label)
+    line = read_first_line(descriptor) + b"\n"
+    pieces = plan(line[:-1])
+    if pieces is None or len(line) + sum(map(len, pieces)) != length:
+        read_payload(descriptor, label)
+        return False
+    verified = memoryview(bytearray(len(line)))
+    _read_chunks(descriptor, [verified, *pieces], sums)
+    if verified != line:  # only where somebody wrote into the file meanwhile
+        raise DamagedError("its first line has changed")
+    return True
 
 
 def read_first_line(descriptor: int) -> bytes:
@@ -95,7 +129,7 @@ def read_first_line(descriptor: int) -> bytes:
     what to delete first. Raises OSError, and DamagedError where there is no such line."""
     line = b""
     while len(line) < LONGEST_LINE:
-        piece = os.pread(descriptor, 1 << 14, HEADER.size + len(line))
+        piece = os.pread(descriptor, 1 << 12, HEADER.size + len(line))
         head, newline, _ = piece.partition(b"\n")
         line += head
         if newline:
@@ -137,7 +171,8 @@ def _read_end(descriptor: int, label: str) -> tuple[int, tuple[int, ...]]:
         raise DamagedError("no file of this store")
     if (version, chunk) != (VERSION, CHUNK):
         raise DamagedError(f"written in version {version} of the format, this is {VERSION}")
-    tail = _read_bytes(descriptor, COUNTS.size + END.size, size - COUNTS.size - END.size)
+    ending = _read_bytes(descriptor, min(ENDING, size), max(0, size - ENDING))  # mostly all of it
+    tail = ending[-COUNTS.size - END.size :]
     length, chunks, label_length = COUNTS.unpack_from(tail)
     expected, magic = END.unpack_from(tail, COUNTS.size)
     if magic != MAGIC:
@@ -149,7 +184,10 @@ def _read_end(descriptor: int, label: str) -> tuple[int, tuple[int, ...]]:
     )
     if not is_consistent:
         raise DamagedError("its length is not the one that was stored")
-    table = _read_bytes(descriptor, 8 * chunks + label_length, HEADER.size + length)
+    whole = 8 * chunks + label_length + len(tail)
+    if whole > len(ending):
+        ending = _read_bytes(descriptor, whole, size - whole)
+    table = ending[-whole : -len(tail)]
     if xxhash.xxh3_64_intdigest(header + table + tail[: COUNTS.size]) != expected:
         raise DamagedError("its checksums have changed")
     if table[8 * chunks :] != label.encode():
@@ -158,9 +196,55 @@ def _read_end(descriptor: int, label: str) -> tuple[int, tuple[int, ...]]:
 
 
 def _read_bytes(descriptor: int, count: int, offset: int) -> bytes:
-    data = bytearray(count)
-    _read(descriptor, memoryview(data), offset)
-    return bytes(data)
+    data = os.pread(descriptor, count, offset)
+    while len(data) < count:
+        more = os.pread(descriptor, count - len(data), offset + len(data))
+        if not more:
+            raise DamagedError("it ends too early")
+        data += more
+    return data
+
+
+def _read_chunks(descriptor: int, pieces: Sequence[memoryview], sums: Sequence[int]) -> None:
+    """The payload into `pieces`, each chunk verified. Raises DamagedError and OSError."""
+    offset = HEADER.size
+    for number, (expected, chunk) in enumerate(zip(sums, _chunks(pieces), strict=True)):
+        for start in range(0, len(chunk), MOST_PIECES):
+            offset += _read_pieces(descriptor, chunk[start : start + MOST_PIECES], offset)
+        digest = xxhash.xxh3_64()
+        for piece in chunk:
+            digest.update(piece)
+        if digest.intdigest() != expected:
+            raise DamagedError(f"chunk {number} of {len(sums)} has changed")
+
+
+def _chunks(pieces: Sequence[memoryview]) -> Iterator[list[memoryview]]:
+    """The same memory in as many lists as there are chunks, each of CHUNK bytes but the last."""
+    chunk: list[memoryview] = []
+    room = CHUNK
+    for piece in pieces:
+        rest = piece
+        while rest:
+            taken, rest = rest[:room], rest[room:]
+            chunk.append(taken)
+            room -= len(taken)
+            if not room:
+                yield chunk
+                chunk, room = [], CHUNK
+    if chunk:
+        yield chunk
+
+
+def _read_pieces(descriptor: int, pieces: Sequence[memoryview], offset: int) -> int:
+    """Fill all of them, mostly by one call; the bytes that they have."""
+    size, done = sum(map(len, pieces)), os.preadv(descriptor, pieces, offset)
+    if done < size:  # whatever has cut it short: the rest one by one
+        at = 0
+        for piece in pieces:
+            missing = piece[max(done - at, 0) :]
+            at += len(piece)
+            _read(descriptor, missing, offset + at - len(missing))
+    return size
 
 
 def _read(descriptor: int, into: memoryview, offset: int) -> None:

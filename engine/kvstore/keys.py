@@ -60,10 +60,11 @@ def token_array(ids: Sequence[int], stop: int | None = None) -> NDArray[np.uint3
 
 def chain_keys(root: bytes, ids: NDArray[np.uint32]) -> list[bytes]:
     """The root, then the key of each whole block of `ids`: entry i stands behind i blocks."""
-    keys, data = [root], memoryview(ids.tobytes())
-    step = 4 * BLOCK_TOKENS
+    data, step, key = ids.tobytes(), 4 * BLOCK_TOKENS, root
+    keys = [root]
     for start in range(0, len(data) // step * step, step):
-        keys.append(sha1(keys[-1] + data[start : start + step]).digest())
+        key = sha1(key + data[start : start + step]).digest()
+        keys.append(key)
     return keys
 
 

@@ -34,6 +34,7 @@ __all__ = [
     "Survey",
     "is_regular",
     "kind_of",
+    "labelled",
     "located",
     "needed_rows",
     "occupied",
@@ -89,12 +90,17 @@ class Survey:
 
 def located(directory: Path, folder: str, name: str = "") -> Path:
     """The path of a folder or of a file. Raises ValueError for a name that could lead elsewhere."""
+    return directory / labelled(folder, name)
+
+
+def labelled(folder: str, name: str = "") -> str:
+    """The same path as text, from the store directory on. Raises ValueError as `located`."""
     parts = folder.split("/")
     if len(parts) > 2 or parts[0] in (TEMPS, BAD, LOCK) or not all(map(_SIMPLE.match, parts)):
         raise ValueError(f"no folder of a store: {folder!r}")
     if name and not _SIMPLE.match(name):
         raise ValueError(f"no name of a stored file: {name!r}")
-    return directory.joinpath(*parts, name)
+    return f"{folder}/{name}" if name else folder
 
 
 def occupied(size: int) -> int:
@@ -102,7 +108,7 @@ def occupied(size: int) -> int:
     return -(-size // BLOCK) * BLOCK
 
 
-def is_regular(path: Path) -> bool:
+def is_regular(path: Path | str) -> bool:
     """Whether a regular file, and no link to one, stands there."""
     try:
         return stat.S_ISREG(os.lstat(path).st_mode)

@@ -9,6 +9,7 @@ would not come back bit for bit is left raw, so that whoever unpacks never gets 
 """
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal
 
 import numpy as np
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from ds4_agent.engine.model.simulate import INDEX_BLOCK, KV_BLOCK
 
-__all__ = ["Form", "pack", "packed_bytes", "unpack"]
+__all__ = ["Bits", "Bytes", "Form", "pack", "packed_bytes", "unpack"]
 
 Bits = NDArray[Any]  # [rows, width] unsigned, of the size of the dtype: nothing rounds these
 Bytes = NDArray[np.uint8]
@@ -68,23 +69,32 @@ def unpack(data: Bytes, rows: int, form: Form, *, is_packed: bool, start: int, o
     if not is_packed:
         out[:] = data.view(form.bits).reshape(rows, form.width)[start:stop]
         return
-    values = np.empty((len(out), form.width), np.float32)
     if form.rounding == "fp4":
         codes, scales = _split(data, rows, form.width // 2, form.width // INDEX_BLOCK)
-        pairs = _E2M1_PAIRS[codes[start:stop]]
-        np.multiply(
-            pairs.reshape(len(out), -1, INDEX_BLOCK),
-            _SCALES[scales[start:stop]][..., None],
-            out=values.reshape(len(out), -1, INDEX_BLOCK),
-        )
-        out[:] = _to_bits(values, form)
+        out[:] = _decoded(codes[start:stop], scales[start:stop], form).view(form.bits)
         return
     plain = form.width - form.roped
     codes, scales, roped = _split(data, rows, plain, plain // KV_BLOCK, form.roped, form=form)
-    blocks = _E4M3[codes[start:stop]].reshape(len(out), -1, KV_BLOCK)
-    blocks *= _SCALES[scales[start:stop]][..., None]
-    out[:, :plain] = _to_bits(blocks.reshape(len(out), plain), form)
+    out[:, :plain] = _decoded(codes[start:stop], scales[start:stop], form)
     out[:, plain:] = roped[start:stop]
+
+
+def _decoded(codes: Bytes, scales: Bytes, form: Form) -> NDArray[Any]:
+    """What each byte of `codes` [n, width] stands for under its scale: looked up, not computed."""
+    blocks = codes.reshape(*scales.shape, -1)
+    found: NDArray[Any] = _values(form.rounding, form.dtype)[
+        scales.astype(np.uint16)[..., None] << 8 | blocks
+    ]
+    return found.reshape(codes.shape)
+
+
+@cache
+def _values(rounding: str, dtype: str) -> NDArray[Any]:
+    """[scale * 256 + code]: the bits of a byte's value; of fp4 both values, side by side."""
+    codes = _E2M1_PAIRS if rounding == "fp4" else _E4M3[:, None]  # [256, values in a byte]
+    with np.errstate(all="ignore"):  # of scales that no such number has
+        bits = _to_bits(_SCALES[:, None, None] * codes, Form(codes.shape[1], dtype))
+    return bits.reshape(-1, codes.shape[1]).view(f"<u{bits.itemsize * codes.shape[1]}").reshape(-1)
 
 
 def _packed(rows: Bits, form: Form) -> list[NDArray[Any]]:

@@ -1,5 +1,5 @@
-"""What stands in the two kinds of stored files. In: ids and raw rows, or a payload. Out: a payload
-in parts, or what is in it; None for a payload that is not what the layout says.
+"""What stands in the two kinds of stored files. In: ids and raw rows, or a first line. Out: a
+payload in parts, or what the line says of the rest; None for a line that is none of these.
 
 Both begin with one line of JSON, filled up with spaces to a multiple of 8 bytes:
 
@@ -23,61 +23,42 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ds4_agent.engine.kvstore.packing import Bits, Form, pack, packed_bytes, unpack
+from ds4_agent.engine.kvstore.fileformat import LONGEST_LINE
+from ds4_agent.engine.kvstore.packing import Bits, Form, pack
 from ds4_agent.engine.kvstore.snapshot import Layout
 from ds4_agent.engine.model.config import BLOCK_TOKENS
 
 __all__ = [
-    "Extent",
-    "Part",
-    "Place",
+    "ExtentHeader",
+    "PlaceHeader",
+    "extent_header",
     "extent_parts",
+    "place_header",
+    "place_ids",
     "place_parts",
-    "read_extent",
-    "read_place",
 ]
 
-Payload = bytes | bytearray | memoryview
-_MALFORMED = (ValueError, KeyError, TypeError, IndexError, OverflowError)
+_MALFORMED = (ValueError, KeyError, TypeError, RecursionError)
+_MOST_VOCABULARY = 1 << 24  # ids, so that a damaged number does not ask for more memory than is
 
 
 @dataclass(frozen=True)
-class Part:
-    """An array of rows as it stands in a payload."""
+class ExtentHeader:
+    """What the first line of an extent says."""
 
-    data: NDArray[np.uint8]
-    rows: int
-    form: Form
-    is_packed: bool
-
-    def into(self, out: Bits, start: int = 0) -> None:
-        """Write rows start..start+len(out)-1 into `out`."""
-        unpack(self.data, self.rows, self.form, is_packed=self.is_packed, start=start, out=out)
+    tokens: int  # of whole blocks
+    packed: str
 
 
 @dataclass(frozen=True)
-class Extent:
-    """Rows of consecutive blocks."""
-
-    ids: NDArray[np.uint32]
-    histories: tuple[Part, ...]
-
-    @property
-    def blocks(self) -> int:
-        return len(self.ids) // BLOCK_TOKENS
-
-
-@dataclass(frozen=True)
-class Place:
-    """All of a State but the rows of its whole blocks."""
+class PlaceHeader:
+    """What the first line of a place says."""
 
     position: int
     extents: tuple[str, ...]  # files
     ids_from: int
-    ids: NDArray[np.uint32]  # from `ids_from` to the end
-    logits: NDArray[np.float32]
-    frontier: tuple[Part, ...]
-    tails: tuple[Part, ...]
+    vocabulary: int
+    packed: str
 
 
 def extent_parts(
@@ -114,40 +95,43 @@ def place_parts(
     return _buffers([_header(header), _flat(ids[known:]), _flat(logits.astype("<f4")), *written])
 
 
-def read_extent(payload: Payload, layout: Layout) -> Extent | None:
-    """None where it is no extent of this layout."""
+def extent_header(line: bytes) -> ExtentHeader | None:
+    """None where it is no extent's."""
     try:
-        header, rest = _split_header(payload)
+        header = json.loads(line)
         tokens = _count(header["tokens"])
         if tokens % BLOCK_TOKENS:
             return None
-        ids, rest = _take(rest, 4 * tokens, "<u4")
-        wanted = [(tokens // h.ratio, h.form) for h in layout.histories]
-        return Extent(ids, tuple(_parts(rest, wanted, header["packed"])))
+        return ExtentHeader(tokens, str(header["packed"]))
     except _MALFORMED:
         return None
 
 
-def read_place(payload: Payload, layout: Layout) -> Place | None:
-    """None where it is no place of this layout."""
+def place_header(line: bytes) -> PlaceHeader | None:
+    """None where it is no place's."""
     try:
-        header, rest = _split_header(payload)
-        position, known = _count(header["tokens"]), _count(header["ids_from"])
-        ids, rest = _take(rest, 4 * (position - known), "<u4")
-        logits, rest = _take(rest, 4 * _count(header["vocabulary"]), "<f4")
-        frontier, tails = layout.frontier(position), layout.tails(position)
-        parts = _parts(rest, frontier + tails, header["packed"])
-        return Place(
-            position=position,
+        header = json.loads(line)
+        found = PlaceHeader(
+            position=_count(header["tokens"]),
             extents=tuple(str(name) for name in header["rows"]),
-            ids_from=known,
-            ids=ids,
-            logits=logits,
-            frontier=tuple(parts[: len(frontier)]),
-            tails=tuple(parts[len(frontier) :]),
+            ids_from=_count(header["ids_from"]),
+            vocabulary=_count(header["vocabulary"]),
+            packed=str(header["packed"]),
         )
     except _MALFORMED:
         return None
+    is_possible = found.ids_from <= found.position and found.vocabulary <= _MOST_VOCABULARY
+    return found if is_possible else None
+
+
+def place_ids(payload: memoryview) -> NDArray[np.uint32] | None:
+    """All ids of the end of a system prompt; None for another payload."""
+    line, newline, _ = bytes(payload[:LONGEST_LINE]).partition(b"\n")
+    header = place_header(line) if newline else None
+    if header is None or header.ids_from:
+        return None
+    ids = payload[len(line) + 1 :][: 4 * header.position]
+    return np.frombuffer(ids, "<u4") if len(ids) == 4 * header.position else None
 
 
 def _header(values: dict[str, Any]) -> NDArray[np.uint8]:
@@ -155,18 +139,6 @@ def _header(values: dict[str, Any]) -> NDArray[np.uint8]:
     line = json.dumps(values, separators=(",", ":")).encode()
     line += b" " * (-(len(line) + 1) % 8) + b"\n"
     return np.frombuffer(line, np.uint8)
-
-
-def _split_header(payload: Payload) -> tuple[dict[str, Any], NDArray[np.uint8]]:
-    looked = 1 << 12
-    while (end := bytes(payload[:looked]).find(b"\n")) < 0:
-        if looked >= len(payload):
-            raise ValueError("no line")
-        looked *= 4
-    header = json.loads(bytes(payload[:end]))
-    if not isinstance(header, dict):
-        raise TypeError("no object")
-    return header, np.frombuffer(payload, np.uint8)[end + 1 :]
 
 
 def _buffers(arrays: Sequence[NDArray[Any]]) -> list[memoryview]:
@@ -184,24 +156,6 @@ def _packed(arrays: Sequence[Bits], forms: Sequence[Form]) -> tuple[str, list[ND
         codes += "1" if is_packed else "0"
         written += [_flat(part) for part in parts]
     return codes, written
-
-
-def _parts(data: NDArray[np.uint8], wanted: Sequence[tuple[int, Form]], packed: str) -> list[Part]:
-    """The arrays that fill `data` to its end. Raises ValueError where they do not."""
-    parts = []
-    for (rows, form), code in zip(wanted, packed, strict=True):
-        is_packed = code == "1"
-        own, data = _take(data, packed_bytes(rows, form, is_packed=is_packed), np.uint8)
-        parts.append(Part(own, rows, form, is_packed))
-    if len(data):
-        raise ValueError("bytes behind the last array")
-    return parts
-
-
-def _take(data: NDArray[np.uint8], size: int, dtype: Any) -> tuple[Any, NDArray[np.uint8]]:
-    if not 0 <= size <= len(data):
-        raise ValueError("too short")
-    return data[:size].view(dtype), data[size:]
 
 
 def _count(value: Any) -> int:

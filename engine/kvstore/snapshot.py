@@ -22,7 +22,7 @@ from ds4_agent.engine.model.config import BLOCK_TOKENS, ModelConfig
 from ds4_agent.engine.model.rows import Rows
 from ds4_agent.engine.model.state import LayerState, State
 
-__all__ = ["History", "Layout", "Rebuilt", "copy_frontier", "copy_rows"]
+__all__ = ["History", "Layout", "Rebuilt", "as_bytes", "copy_frontier", "copy_rows"]
 
 
 @dataclass(frozen=True)
@@ -110,23 +110,27 @@ class Rebuilt:
     engine thread. Filled in place, so that a long state is never in memory twice."""
 
     def __init__(self, layout: Layout, position: int) -> None:
-        self._layout = layout
+        self.layout = layout
         self._position = position
         target = _HostTarget if layout.in_numpy else _Target
         self._frontier = [target(n, form) for n, form in layout.frontier(position)]
         self._rows = [_RowsTarget(position // h.ratio, h.form, target) for h in layout.histories]
 
-    def frontier(self) -> list[Bits]:
-        """Views of the arrays of `Layout.frontier`."""
-        return [target.bits for target in self._frontier]
+    def frontier(self) -> list[tuple[Form, Bits]]:
+        """The arrays of `Layout.frontier`, to be written."""
+        return [(target.form, target.bits) for target in self._frontier]
 
     def rows(self, history: int, first: int, stop: int) -> Iterator[Bits]:
         """Views that together are rows first..stop-1 of a history."""
         return self._rows[history].views(first, stop)
 
+    def memory(self, history: int, first: int, stop: int) -> Iterator[memoryview]:
+        """The same as bytes."""
+        return self._rows[history].memory(first, stop)
+
     def finish(self) -> State:
         """The State; nothing may be written afterwards."""
-        c, parts = self._layout.config, iter(self._frontier)
+        c, parts = self.layout.config, iter(self._frontier)
         histories = iter(self._rows)
         layers = []
         for kind in c.layer_kinds:
@@ -136,7 +140,7 @@ class Rebuilt:
             index = next(histories).finish() if kind == "csa" else None
             layers.append(LayerState(window, pending, rows, index))
         state = State(self._position, tuple(layers))
-        if not self._layout.in_numpy:
+        if not self.layout.in_numpy:
             mx.eval(state.leaves())
         return state
 
@@ -145,6 +149,7 @@ class _Target:
     """An MLX array that is written once, through `bits`, before anybody else sees it."""
 
     def __init__(self, rows: int, form: Form) -> None:
+        self.form = form
         self._dtype = getattr(mx, form.dtype)
         raw = mx.float32 if form.dtype == "float32" else mx.uint16
         self._array: mx.array = mx.zeros((rows, form.width), dtype=raw)
@@ -160,6 +165,7 @@ class _HostTarget:
     """The same in numpy, which has no bf16; nor have models that compute in it."""
 
     def __init__(self, rows: int, form: Form) -> None:
+        self.form = form
         self.bits: Bits = np.empty((rows, form.width), form.bits)
 
     def finish(self) -> Array:
@@ -172,19 +178,35 @@ class _RowsTarget:
     def __init__(self, length: int, form: Form, target: type[_Target] | type[_HostTarget]) -> None:
         self._full = length // blocking.FULL_ROWS
         self._targets = [target(size, form) for size in blocking.block_sizes(length)]
+        self._bytes = [as_bytes(target.bits) for target in self._targets]
+        self._row_bytes = form.width * form.bits.itemsize
 
     def views(self, first: int, stop: int) -> Iterator[Bits]:
+        for target, low, high in self._parts(first, stop):
+            yield self._targets[target].bits[low:high]
+
+    def memory(self, first: int, stop: int) -> Iterator[memoryview]:
+        size = self._row_bytes
+        for target, low, high in self._parts(first, stop):
+            yield self._bytes[target][low * size : high * size]
+
+    def _parts(self, first: int, stop: int) -> Iterator[tuple[int, int, int]]:
+        """(array, its first row, the row behind its last) that together are rows first..stop-1."""
         start = 0
-        for target in self._targets:
-            size = len(target.bits)
-            low, high = max(first - start, 0), min(stop - start, size)
-            if low < high:
-                yield target.bits[low:high]
-            start += size
+        for number, target in enumerate(self._targets):
+            end = start + len(target.bits)
+            if first < end and start < stop:
+                yield number, max(first - start, 0), min(stop, end) - start
+            start = end
 
     def finish(self) -> Rows:
         *blocks, open_ = (target.finish() for target in self._targets)
         return Rows(tuple(blocks[: self._full]), tuple(blocks[self._full :]), open_)
+
+
+def as_bytes(array: NDArray[Any]) -> memoryview:
+    """The memory of an array, of which every byte may be written."""
+    return array.reshape(-1).view(np.uint8).data
 
 
 def _slice(rows: Rows, start: int, stop: int, form: Form) -> Bits:

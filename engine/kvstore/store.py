@@ -23,7 +23,7 @@ from ds4_agent.engine.kvstore.keys import (
     place_hash,
     token_array,
 )
-from ds4_agent.engine.kvstore.payloads import extent_parts, place_parts, read_place
+from ds4_agent.engine.kvstore.payloads import extent_parts, place_ids, place_parts
 from ds4_agent.engine.kvstore.restore import Restored, restore
 from ds4_agent.engine.kvstore.snapshot import Layout, copy_frontier, copy_rows
 from ds4_agent.engine.kvstore.writer import Writer
@@ -111,18 +111,21 @@ class KvStore:
 
     def longest(self, tokens: Sequence[int], least: int) -> Restored | None:
         """The state behind the longest stored prefix of `tokens`, of at least so many."""
-        for place in self._prefixes(tokens, least):
-            restored = self._restore(str(place), token_array(tokens[: place.position]))
+        for place, ids in self._prefixes(tokens, least):
+            restored = self._restore(str(place), ids)
             if restored is not None:
                 return restored
         return None
 
     def stored(self, tokens: Sequence[int]) -> int:
         """How long the longest stored prefix of `tokens` is, by its name; it is not read."""
-        return next((place.position for place in self._prefixes(tokens, 1)), 0)
+        return next((place.position for place, _ in self._prefixes(tokens, 1)), 0)
 
-    def _prefixes(self, tokens: Sequence[int], least: int) -> Iterator[PlaceName]:
-        """The stored places of `tokens`, from position `least` on, the longest first."""
+    def _prefixes(
+        self, tokens: Sequence[int], least: int
+    ) -> Iterator[tuple[PlaceName, NDArray[np.uint32]]]:
+        """The stored places of `tokens`, from position `least` on, the longest first, and the
+        tokens before each."""
         found = [
             place
             for place in map(PlaceName.parse, self._disk.names(self._places))
@@ -133,7 +136,9 @@ class KvStore:
         found.sort(key=lambda place: place.position, reverse=True)
         ids = token_array(tokens, found[0].position)
         keys = chain_keys(self._root, ids)
-        yield from (p for p in found if p.hash == place_hash(keys, ids, p.position))
+        for place in found:
+            if place.hash == place_hash(keys, ids, place.position):
+                yield place, ids[: place.position]
 
     def use_system(self, ids: Sequence[int]) -> None:
         """Note that a system prompt is in use, though a longer prefix was restored."""
@@ -151,17 +156,17 @@ class KvStore:
         prompts = {str(name) for name in names if name is not None and name.kind == "s"}
         for name in sorted(prompts - self._written)[-COMPARED_PROMPTS:]:
             payload = self._disk.get(self._places, name)
-            place = None if payload is None else read_place(payload, self._layout)
-            if place is None or place.ids_from:
+            stored = None if payload is None else place_ids(payload)
+            if stored is None:
                 continue
-            common = min(len(ids), len(place.ids))
-            differs = np.flatnonzero(ids[:common] != place.ids[:common])
-            if not len(differs) and len(ids) >= len(place.ids):
+            common = min(len(ids), len(stored))
+            differs = np.flatnonzero(ids[:common] != stored[:common])
+            if not len(differs) and len(ids) >= len(stored):
                 return None
             at = int(differs[0]) if len(differs) else common
             if best is None or at > best.position:
                 own = int(ids[at]) if at < len(ids) else None
-                best = Divergence(at, own, int(place.ids[at]))
+                best = Divergence(at, own, int(stored[at]))
         return best
 
     def wait(self, seconds: float) -> bool:

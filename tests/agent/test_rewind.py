@@ -186,6 +186,26 @@ def test_going_back_computes_nothing(make_agent: Make, home: Path) -> None:
     assert first.usage.cached_tokens == 0
 
 
+@pytest.mark.parametrize("is_later", [False, True])
+def test_going_back_to_the_first_prompt_computes_the_new_one_alone(
+    make_agent: Make, home: Path, is_later: bool
+) -> None:
+    """Also what it says of this directory and day, which no other session has, is there."""
+    agent = make_agent(model="nano", permission_mode="plan")
+    run(agent, "read src/client.py")
+    if is_later:
+        agent = reopened(agent, make_agent, home)
+    agent.rewind(1)
+    opening = agent._transcript.encode(agent._prefix)
+
+    events = run(agent, "read the Makefile")
+
+    first = next(e for e in events if isinstance(e, ev.StepFinished))
+    new = next(e for e in events if isinstance(e, ev.StepStarted))
+    assert first.usage.cached_tokens == len(opening)
+    assert first.usage.prefilled_tokens == new.tokens - len(opening) < 20
+
+
 def test_a_copy_takes_its_files_back_and_the_old_session_still_can(
     three: Agent, make_agent: Make, play: SimpleNamespace, home: Path, repo: Path
 ) -> None:

@@ -62,13 +62,14 @@ def hostile(home: Path, session: Path) -> Path:
 def test_a_session_of_this_directory_is_listed(sessions: Sessions, session: Path) -> None:
     listed = sessions("list")
     head, row = listed.out.splitlines()
-    assert head.split() == ["ID", "LAST", "USED", "TURNS", "TOKENS", "SIZE", "TITLE"]
+    assert head.split() == ["ID", "LAST", "USED", "TURNS", "TOKENS", "SIZE", "RESUME", "TITLE"]
     assert row.startswith(session.name)
     assert "fix the retries" in row
     (entry,) = json.loads(sessions("list", "--json").out)
     assert entry["id"] == session.name
     assert entry["title"] == "fix the retries"
     assert (entry["turns"], entry["note"], entry["forked_from"]) == (1, "", "")
+    assert entry["resume_seconds"] is None  # a scripted model says nothing of it
     steps = [json.loads(line) for line in (session / "events.jsonl").read_text().splitlines()]
     used = [record["context_tokens"] for record in steps if "context_tokens" in record]
     assert entry["tokens"] == used[-1] > 0

@@ -145,6 +145,17 @@ def test_a_system_prompt_is_kept_where_it_ends(start):
     assert (seen[-1].restored, seen[-1].done) == (500, 300)
 
 
+def test_the_place_before_the_first_prompt_is_kept_too(start):
+    begun = prompt(620)
+    first, seen = extended(start(), begun + prompt(80, seed=1), stable=500, opening=620)
+    assert [p.done for p in seen] == [500, 620, 700]
+    assert first._runtime.store.wait(WAIT)
+
+    _, seen = extended(start(), begun + prompt(90, seed=2), stable=500, opening=620)
+
+    assert (seen[-1].restored, seen[-1].done) == (620, 90)
+
+
 def test_a_context_behind_a_restored_one_is_saved_and_restored(start):
     whole = prompt(2000)
     for end in (300, 700, 1100, 2000):

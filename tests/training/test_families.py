@@ -124,7 +124,7 @@ def test_a_docstring_documents_the_function(player: Player) -> None:
     do(player, {"a.py": content}, functions.docstring_policy("a.py", "load_all", None))
     tree = ast.parse(text_of(player, "a.py"))
     named = {n.name: n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef)}
-    assert ast.get_docstring(named["load_all"]) == "Load all."
+    assert ast.get_docstring(named["load_all"]) == "load all."
     assert ast.get_docstring(named["load"]) is None
 
 

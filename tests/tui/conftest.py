@@ -27,7 +27,7 @@ from ds4_agent.tui.session import about, builder
 from ds4_agent.tui.status import StatusLine
 
 Story = Callable[[AgentApp, Pilot[None]], Awaitable[None]]
-PATIENCE = 60.0  # seconds a wished-for screen may take on a busy machine
+PATIENCE = 300.0  # seconds a wished-for screen may take on a busy machine
 
 
 def call(name: str, /, text: str = "", **arguments: Any) -> dict[str, Any]:

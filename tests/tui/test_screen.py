@@ -266,6 +266,32 @@ def test_commands(perform, stage):
     perform(story, stage.say("-"), size=(100, 60))
 
 
+def test_the_theme_that_was_chosen_is_the_next_sessions(perform, stage, tmp_path: Path):
+    async def choose(app, pilot):
+        assert app.theme == "ds4-dark"
+        await pilot.press(*"/theme light", "enter")
+        await stage.until(pilot, lambda: app.theme == "ds4-light")
+
+    async def look(app, pilot):
+        assert app.theme == "ds4-light"
+        (tmp_path / "home/state/theme").write_bytes(b"\xffpink\x1b[31m")
+
+    async def look_again(app, pilot):
+        assert app.theme == "ds4-dark"
+
+    for story in (choose, look, look_again):
+        perform(story, stage.say("-"))
+
+
+def test_the_clock_of_a_screen_that_is_taken_down_does_nothing(perform, stage):
+    async def story(app, pilot):
+        app._busy_since = 0.0
+        await app.query_one(StatusLine).remove()
+        app._tick()
+
+    assert perform(story, stage.say("-")).return_code is None
+
+
 def test_lines_keep_their_order_however_fast_they_are_typed(perform, stage):
     async def story(app, pilot):
         await pilot.press(*"one", "ctrl+j", *"two", "shift+enter", *"three")

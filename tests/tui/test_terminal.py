@@ -32,7 +32,7 @@ class Builder:
 session.builder = lambda options: Builder()
 sys.exit(main())
 """
-PATIENCE = 60.0  # seconds; the machine may be busy
+PATIENCE = 300.0  # seconds; the machine may be busy
 ALT_SCREEN, MAIN_SCREEN = b"\x1b[?1049h", b"\x1b[?1049l"
 ON_OFF = ((b"\x1b[?1000h", b"\x1b[?1000l"), (b"\x1b[?2004h", b"\x1b[?2004l"))
 

@@ -124,9 +124,10 @@ def shard_episode(shard: Shard, renderer: Renderer, episode: Episode, kind: int)
 def add_prefixes(
     shard: Shard, renderer: Renderer, words: Words, commands: list[str], count: int
 ) -> None:
-    """Prefixes for each test command in turn, most of them exactly the product's."""
+    """Half of them without a test command, as most directories are; the others with each of the
+    commands in turn. Most are exactly the product's."""
     for number in range(max(count, 4 * len(commands))):
-        command = commands[number % len(commands)]
+        command = "unknown" if number % 2 else commands[number // 2 % len(commands)]
         facts = facts_of(command)
         if words.rng.random() < PLAIN_PREFIXES:
             ids = renderer.prefix(facts)

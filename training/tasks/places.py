@@ -86,6 +86,7 @@ def indent(line: str) -> str:
 
 
 def sentence_of(name: str) -> str:
-    """A docstring nobody gave: the words of the name. `load_config` says "Load config."."""
+    """A docstring nobody gave: the words of the name. `load_config` says "load config.", for with
+    a capital letter a word is other tokens, and no copy."""
     words = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+", name)
-    return " ".join(words).lower().capitalize() + "."
+    return " ".join(words).lower() + "."

@@ -248,6 +248,18 @@ def test_a_patch_is_written_of_what_holds_its_check(
     assert texts(tree) == [ALL_DONE[0], *AS_IT_WAS[1:]]
 
 
+def test_a_patch_of_a_subdirectory_applies_from_there_and_from_the_top(
+    batch: Batch, work: Work, tree: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "out.patch"
+    patching = ("-C", str(tree / "src"), *PROMPT, "--patch", str(file))
+    assert batch([*work("a.py")], "a.py", *patching).code == 0
+    for place in (tree / "src", tree):
+        subprocess.run(["git", "apply", str(file)], cwd=place, check=True)
+        assert texts(tree)[0] == ALL_DONE[0]
+        subprocess.run(["git", "apply", "-R", str(file)], cwd=place, check=True)
+
+
 def test_changes_of_one_file_by_two_items_cannot_be_in_one_patch(
     batch: Batch, work: Work, tree: Path, tmp_path: Path
 ) -> None:

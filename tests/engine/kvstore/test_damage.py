@@ -78,6 +78,79 @@ def test_a_damaged_file_is_a_miss_and_can_be_stored_again(tmp_path_factory, data
     shutil.rmtree(home)
 
 
+def room(sizes: list[int]) -> list[memoryview]:
+    return [memoryview(bytearray(size)) for size in sizes]
+
+
+@given(st.data())
+def test_a_payload_is_read_to_where_it_is_wanted_or_not_taken_for_whole(
+    tmp_path_factory, data
+) -> None:
+    home = tmp_path_factory.mktemp("kv")
+    sizes = data.draw(st.lists(st.integers(1, 100), max_size=8))
+    line, rest = b'{"tokens": 128}', bytes(range(256)) * 4
+    rest = rest[: sum(sizes)]
+    disk = Disk(home, BUDGET)
+    disk.put("r/rows", "a", [line, b"\n", rest])
+    path = home / "r/rows/a"
+    whole = path.read_bytes()
+    changed = damaged(whole, data.draw)
+    path.write_bytes(changed)
+    wanted, seen = room(sizes), []
+    is_filled = disk.fill("r/rows", "a", lambda first: seen.append(first) or wanted)
+    if changed == whole:
+        assert is_filled
+        assert seen == [line]
+        assert b"".join(wanted) == rest
+    else:
+        assert not is_filled
+        assert not path.exists()
+        assert disk.damaged == bad_count(home) == 1
+    disk.close()
+    shutil.rmtree(home)
+
+
+@pytest.mark.parametrize("sizes", [None, [], [5], [3, 4], [6, 1]])
+def test_a_sound_payload_that_is_not_wanted_stays(tmp_path: Path, sizes) -> None:
+    disk = Disk(tmp_path, BUDGET)
+    disk.put("r/rows", "a", [b"line\n", b"123456"])
+    assert not disk.fill("r/rows", "a", lambda _: None if sizes is None else room(sizes))
+    assert bytes(disk.get("r/rows", "a")) == b"line\n123456"
+    assert disk.damaged == 0
+
+
+def test_a_payload_without_a_line_is_not_wanted(tmp_path: Path) -> None:
+    disk = Disk(tmp_path, BUDGET)
+    disk.put("r/rows", "a", [b"123456"])
+    assert not disk.fill("r/rows", "a", lambda _: room([6]))
+    assert bytes(disk.get("r/rows", "a")) == b"123456"
+
+
+def test_more_pieces_than_one_call_takes(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.undo()
+    disk = Disk(tmp_path, BUDGET)
+    rest = os.urandom(5000)
+    disk.put("r/rows", "a", [b"line\n", rest])
+    wanted = room([2] * 2500)
+    assert disk.fill("r/rows", "a", lambda _: wanted)
+    assert b"".join(wanted) == rest
+
+
+def test_a_file_that_is_written_to_while_it_is_read_is_a_miss(tmp_path: Path) -> None:
+    """A sound one of another line has taken its place behind the open descriptor."""
+    disk, other = Disk(tmp_path / "kv", BUDGET), Disk(tmp_path / "other", BUDGET)
+    disk.put("r/rows", "a", [b"line 1\n", b"123456"])
+    other.put("r/rows", "a", [b"line 2\n", b"123456"])
+    path = tmp_path / "kv/r/rows/a"
+
+    def plan(_: bytes) -> list[memoryview]:
+        with path.open("r+b") as file:
+            file.write((tmp_path / "other/r/rows/a").read_bytes())
+        return room([6])
+
+    assert not disk.fill("r/rows", "a", plan)
+
+
 @given(st.binary(max_size=300))
 def test_any_bytes_at_all_are_a_miss(tmp_path_factory, junk: bytes) -> None:
     home = tmp_path_factory.mktemp("kv")

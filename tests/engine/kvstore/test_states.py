@@ -169,6 +169,22 @@ def test_damage_is_a_miss_with_the_right_answer_afterwards(
         assert mixed.leaves(found.state) == mixed.leaves(shorter)
 
 
+@pytest.mark.parametrize("folder", ["rows", "places"])
+def test_no_bit_of_a_first_line_can_change(mixed, tmp_path, opened, folder):
+    """It says how much memory is filled before it is verified."""
+    tokens = mixed.tokens(300)
+    saved(mixed, opened(mixed.store(tmp_path)), tokens)
+    (path,) = files(tmp_path, folder)
+    whole = path.read_bytes()
+    store = opened(mixed.store(tmp_path))
+    for at in range(16, whole.index(b"\n", 16) + 1):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << at % 8]) + whole[at + 1 :])
+        assert store.longest(tokens, 0) is None, f"byte {at}"
+        assert not path.exists(), f"byte {at}"
+    path.write_bytes(whole)
+    assert store.longest(tokens, 0) is not None
+
+
 def spoil(path, how, others):
     data = bytearray(path.read_bytes())
     if how == "flip":
