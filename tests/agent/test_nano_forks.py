@@ -19,19 +19,17 @@ pytestmark = [
         not (NANO / "model.safetensors").is_file(), reason="the nano weights are not trained yet"
     ),
 ]
-FILES = 4
+FILES = ("north", "east", "south", "west")
 
 
 def test_a_small_swarm_changes_a_file_each(make_agent: Callable[..., Agent], repo: Path) -> None:
-    for number in range(FILES):
-        (repo / f"src/zorp{number}.py").write_text(f"zorp_limit = {number}7\n")
+    for name in FILES:
+        (repo / f"src/{name}.py").write_text(f"zorp_limit = '{name}'\n")
     agent = make_agent(keeps_log=True)
     list(agent.run("list the files"))
     length, runner = agent.context_tokens, agent.runner
     runner.use_tools((*runner.tools, task_tool()))  # the model itself is not offered it
-    prompts = [
-        f'replace "zorp_limit" with "glim_limit" in src/zorp{number}.py' for number in range(FILES)
-    ]
+    prompts = [f'replace "zorp_limit" with "glim_limit" in src/{name}.py' for name in FILES]
     calls = [
         ev.CallReady(f"call_{90 + number}", "task", {"prompt": prompt})
         for number, prompt in enumerate(prompts)
@@ -40,8 +38,8 @@ def test_a_small_swarm_changes_a_file_each(make_agent: Callable[..., Agent], rep
     live = agent.forked()
     runner.begin_step(replace(live, answers=answers))
     events: list[Any] = list(answer_all(runner, answers, runner.cancel))
-    for number in range(FILES):
-        assert (repo / f"src/zorp{number}.py").read_text() == f"glim_limit = {number}7\n"
+    for name in FILES:
+        assert (repo / f"src/{name}.py").read_text() == f"glim_limit = '{name}'\n"
     assert all("+glim_limit" in result for result in answers.results)
     assert agent.context_tokens == length
     began = [e.event for e in events if isinstance(e, ev.TaskEvent)]
