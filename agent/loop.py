@@ -18,6 +18,7 @@ from ds4_agent.agent.calls import CallRunner
 from ds4_agent.agent.compaction import compaction_room, continued, opening, summarise
 from ds4_agent.agent.errors import UsageError
 from ds4_agent.agent.limits import Limits, time_limit, why_it_ended
+from ds4_agent.agent.replay import Story
 from ds4_agent.agent.rewind import Past, Return, Rewound
 from ds4_agent.agent.steering import Steering, spoken
 from ds4_agent.agent.steps import LENGTH_ERROR, Model, Step, Tail, run_step
@@ -121,14 +122,14 @@ class Agent:
     def context_limit(self) -> int:
         return self._transcript.limit
 
-    def replay(self) -> tuple[ev.Event, ...]:
-        """What a screen showed of the session that goes on, turn by turn, and one line about it.
-        Before the first run."""
+    def replay(self) -> tuple[Story, tuple[ev.Event, ...]]:
+        """What a screen showed of the session that goes on, and what is said about it now. Before
+        the first run."""
         resumed = self._resumed
         if resumed is None:
-            return ()
+            return Story(), ()
         self._notices = tuple(text for text in self._notices if text != resumed.notice)
-        return (*resumed.events, ev.Notice(resumed.notice))
+        return resumed.story, (ev.Notice(resumed.notice),)
 
     def divergence(self) -> str:
         """See `Transcript.divergence`."""

@@ -7,7 +7,7 @@ and closed as `events` says, so that the same widgets and lines come of them.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -16,11 +16,31 @@ from ds4_agent.agent import events as ev
 if TYPE_CHECKING:
     from ds4_agent.sessions.saved import SavedTurn
 
-__all__ = ["BROKEN_OFF", "STOPPED", "replay_turn"]
+__all__ = ["BROKEN_OFF", "STOPPED", "Story", "replay_turn"]
 
 STOPPED = "Error: the agent was stopped before this call ended; it may be half done"
 BROKEN_OFF = "the agent was stopped in the middle of this turn"
 _USAGE = ev.Usage()
+
+
+@dataclass(frozen=True)
+class Story:
+    """What the screen showed of `turns`; the events of a long session are made as they are asked
+    for. `broken_off` are those of the last turn's step that never came to its end."""
+
+    turns: Sequence[SavedTurn] = ()
+    broken_off: tuple[ev.Event, ...] = ()
+
+    def __len__(self) -> int:
+        """How many turns it has."""
+        return len(self.turns)
+
+    def events(self, start: int = 0, stop: int | None = None) -> Iterator[ev.Event]:
+        """Of the turns start..stop-1."""
+        stop = len(self) if stop is None else stop
+        for index in range(start, stop):
+            is_last = index == len(self) - 1
+            yield from replay_turn(self.turns[index], self.broken_off if is_last else ())
 
 
 def replay_turn(turn: SavedTurn, broken_off: Sequence[ev.Event] = ()) -> Iterator[ev.Event]:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from ds4_agent.agent.errors import UsageError
 from ds4_agent.agent.owed import Owed, owed, whole_length
-from ds4_agent.agent.replay import replay_turn
+from ds4_agent.agent.replay import Story
 from ds4_agent.agent.rewind import Mark, Past, Return
 from ds4_agent.agent.steps import Tail
 from ds4_agent.agent.transcript import Place
@@ -30,7 +30,6 @@ from ds4_agent.sessions.saved import Branch, Run, ids_of, read_events, read_toke
 from ds4_agent.sessions.summary import number_of
 
 if TYPE_CHECKING:
-    from ds4_agent.agent import events as ev
     from ds4_agent.agent.choose import Choice
     from ds4_agent.engine.api import Context, Engine
     from ds4_agent.engine.dsml.segments import Segment
@@ -72,7 +71,7 @@ class Resumed:
     reminders: tuple[str, ...]
     notice: str
     is_text: bool
-    events: tuple[ev.Event, ...]
+    story: Story
 
 
 def taken_up(choice: Choice) -> tuple[SessionLog, Saved]:
@@ -183,7 +182,7 @@ class _Resuming:
             reminders=_reminders(self._events),
             notice=self._notice(turns, branch, context, left_out),
             is_text=is_text or not position,
-            events=_shown(turns, broken.events),
+            story=Story(turns, tuple(broken.events)),
         )
 
     def _where(self) -> tuple[Branch, int]:
@@ -271,16 +270,18 @@ class _Resuming:
                 turn.prompt,
                 turn.changes,
                 depths[turn.branch],
-                partial(self._return, turn.branch, turn.at, turns[:index]),
+                partial(self._return, turn.branch, turn.at, turns, index),
             )
             for index, turn in enumerate(turns)
         ]
-        return marks, [partial(self._return, number, None, ()) for number in left]
+        return marks, [partial(self._return, number, None, (), 0) for number in left]
 
-    def _return(self, number: int, at: int | None, older: Sequence[SavedTurn]) -> Return:
+    def _return(
+        self, number: int, at: int | None, turns: Sequence[SavedTurn], older: int
+    ) -> Return:
         branch = self._tokens.branches[number]
         runs = branch.runs if at is None else branch.before(at)
-        return self._at(branch, whole_length(runs, self._engine.tokenizer), older)[0]
+        return self._at(branch, whole_length(runs, self._engine.tokenizer), turns[:older])[0]
 
     def _notice(
         self, turns: Sequence[SavedTurn], branch: Branch, context: Context, left_out: int
@@ -298,13 +299,6 @@ class _Resuming:
             why = "it was another model's" + (f" ({model})" if model else "")
         least = f" without the first {left_out:,}" if left_out else ""
         return f"{said}as text{least} since {why}: all of it is computed with the next prompt{lost}"
-
-
-def _shown(turns: Sequence[SavedTurn], broken_off: Sequence[ev.Event]) -> tuple[ev.Event, ...]:
-    last = turns[-1:]
-    return tuple(
-        event for turn in turns for event in replay_turn(turn, broken_off if turn in last else ())
-    )
 
 
 def _answers(events: SavedEvents) -> dict[tuple[int, int], list[str | None]]:

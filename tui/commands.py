@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ds4_agent.agent.display import one_line
-from ds4_agent.agent.events import Event, RunStarted, Usage
+from ds4_agent.agent.events import Usage
 from ds4_agent.agent.material import typed
 from ds4_agent.agent.resume_time import shown_time
 from ds4_agent.agent.sizes import shown_size
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 __all__ = [
     "COMMANDS",
     "COMPACTED",
+    "SHOWN_TURNS",
     "Order",
     "cost_text",
     "help_text",
     "order_of",
     "prompt_rows",
     "session_rows",
-    "shown_replay",
     "slow_text",
     "tools_text",
     "uncompact_text",
@@ -123,14 +123,6 @@ def session_rows(
 def prompt_rows(prompts: Sequence[str]) -> list[str]:
     """A prompt a line, the newest first; `len(prompts) - index` is its turn."""
     return [one_line(typed(prompt).text, 100) for prompt in reversed(prompts)]
-
-
-def shown_replay(events: Sequence[Event]) -> tuple[Sequence[Event], int]:
-    """The last turns of a replay, and how many earlier ones are left out."""
-    starts = [index for index, event in enumerate(events) if isinstance(event, RunStarted)]
-    if len(starts) <= SHOWN_TURNS:
-        return events, 0
-    return events[starts[-SHOWN_TURNS] :], len(starts) - SHOWN_TURNS
 
 
 def _ago(passed: float) -> str:

@@ -30,7 +30,7 @@ from ds4_agent.agent.events import (
 from ds4_agent.agent.material import typed
 from ds4_agent.agent.preview import preview
 from ds4_agent.tui.choosing import Rows, Work
-from ds4_agent.tui.commands import order_of, shown_replay
+from ds4_agent.tui.commands import SHOWN_TURNS, order_of
 from ds4_agent.tui.conversation import (
     Build,
     Conversation,
@@ -282,10 +282,11 @@ class PlainScreen:
 
     def _replay(self, agent: "Agent") -> None:
         """What an earlier process showed."""
-        events, left_out = shown_replay(agent.replay())
+        story, now = agent.replay()
+        left_out = max(len(story) - SHOWN_TURNS, 0)
         if left_out:
             self._view.line(f"{plural(left_out, 'earlier turn')} not shown", "dim")
-        for event in events:
+        for event in (*story.events(left_out), *now):
             match event:
                 case RunStarted(prompt=text) | Steered(text):
                     self._view.line(f"> {visible(prompt_text(text))}", "bold")

@@ -207,7 +207,7 @@ class AgentApp(App[None]):
         self._agent = agent
         agent.mode = self._mode
         self._show_banner()
-        await self._transcript.replay(agent.replay())
+        await self._transcript.replay(*agent.replay())
         used, limit = agent.context_tokens, agent.context_limit
         self._set(activity="ready", busy=False, context_used=used, context_total=limit)
         if self._busy_since is None:  # else its end is still to come

@@ -7,14 +7,17 @@ under a cursor, opened, read out for a copy and found by its words. It never tal
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 
 from textual.containers import VerticalScroll
 from textual.widget import Widget
 
 from ds4_agent.agent.events import Event, Notice, RunStarted
+from ds4_agent.agent.replay import Story
 from ds4_agent.tui.blocks import block_text, row_of
+from ds4_agent.tui.earlier import Earlier, is_prompt
 from ds4_agent.tui.messages import Banner, EarlierMessage, ThinkingMessage
-from ds4_agent.tui.passages import Passage, passage_text, passages_of, prompt_of, recorded
+from ds4_agent.tui.passages import Passage, passages_of, prompt_of, recorded
 from ds4_agent.tui.telling import Telling
 from ds4_agent.tui.tool import ToolMessage
 
@@ -45,7 +48,7 @@ class Transcript(VerticalScroll, can_focus=False):
 
     def __init__(self) -> None:
         super().__init__()
-        self._earlier: list[Passage] = []
+        self._earlier = Earlier()
         self._shown: list[_Shown] = [_Shown()]
         self._newest = Telling(self._add)
         self._at: Widget | None = None
@@ -81,10 +84,14 @@ class Transcript(VerticalScroll, can_focus=False):
         await self._newest.tell(event)
         await self._leave_out_old()
 
-    async def replay(self, events: Sequence[Event]) -> None:
-        """What an earlier process showed: its last part now, the rest when it is wanted."""
-        passages = list(passages_of(events))
-        self._earlier.extend(passages[:-AT_FIRST])
+    async def replay(self, story: Story, now: Sequence[Event] = ()) -> None:
+        """What an earlier process showed: its last part now, the rest when it is wanted; and below
+        it what is told `now`."""
+        unread = max(len(story) - AT_FIRST, 0)
+        self._earlier = Earlier(story, unread)
+        passages = list(passages_of(chain(story.events(unread), now)))
+        for passage in passages[:-AT_FIRST]:
+            self._earlier.append(passage)
         for passage in passages[-AT_FIRST:]:
             self._begin()
             for event in passage:
@@ -95,13 +102,10 @@ class Transcript(VerticalScroll, can_focus=False):
 
     async def go_back(self, prompt: str) -> None:
         """Take away the last turn with this prompt and everything below it."""
-        shown = [i for i, s in enumerate(self._shown) if _is_prompt(s.events, prompt)]
-        above = [i for i, events in enumerate(self._earlier) if _is_prompt(events, prompt)]
-        if not shown and not above:
+        shown = [i for i, s in enumerate(self._shown) if is_prompt(s.events, prompt)]
+        if not shown and not self._earlier.cut(prompt):
             return
         place = shown[-1] if shown else 0
-        if not shown:
-            del self._earlier[above[-1] :]
         await self.remove_children([b for gone in self._shown[place:] for b in gone.blocks])
         del self._shown[place:]
         self._begin()
@@ -111,7 +115,7 @@ class Transcript(VerticalScroll, can_focus=False):
 
     async def clear(self) -> None:
         """Only the banner stays."""
-        self._earlier.clear()
+        self._earlier = Earlier()
         self._shown = [_Shown()]
         await self.remove_children([w for w in self.children if not isinstance(w, Banner)])
 
@@ -130,7 +134,7 @@ class Transcript(VerticalScroll, can_focus=False):
         if not self._earlier:
             return False
         self._is_filling = True
-        taken, self._earlier = self._earlier[-passages:], self._earlier[:-passages]
+        taken = self._earlier.take(passages)
         first = next(iter(self.blocks), None)
         height = self.virtual_size.height
         above: list[_Shown] = []
@@ -175,7 +179,7 @@ class Transcript(VerticalScroll, can_focus=False):
         return self.is_anchored and not self._anchor_released and self._at is None
 
     async def _count_earlier(self) -> None:
-        count = sum(1 for passage in self._earlier for e in passage if prompt_of(e) is not None)
+        count = self._earlier.turns
         for message in self.query(EarlierMessage):
             if not self._earlier:
                 await message.remove()
@@ -265,7 +269,7 @@ class Transcript(VerticalScroll, can_focus=False):
             found = [i for i, b in enumerate(blocks) if wanted in block_text(b).casefold()]
             at = blocks.index(self._at) if self._at in blocks else len(blocks)
             place = _next_place(found, at, step)
-            distance = self._distance(wanted) if place is None and step <= 0 else 0
+            distance = self._earlier.distance(wanted) if place is None and step <= 0 else 0
             if distance:
                 await self.show_earlier(distance)
                 continue
@@ -274,13 +278,6 @@ class Transcript(VerticalScroll, can_focus=False):
             if place is not None:
                 self._go_to(blocks[place], words)
             return len(found)
-
-    def _distance(self, wanted: str) -> int:
-        """How many passages above the first one the words are; 0 where they are not."""
-        for index, passage in enumerate(reversed(self._earlier), start=1):
-            if wanted in passage_text(passage).casefold():
-                return index
-        return 0
 
     def _go_to(self, block: Widget, words: str = "") -> None:
         """With `words`: to the line that holds them, opening what is folded over it."""
@@ -320,7 +317,3 @@ def _next_place(found: Sequence[int], at: int, step: int) -> int | None:
     if step == 0 and at in found:
         return at
     return next((index for index in reversed(found) if index < at), None)
-
-
-def _is_prompt(passage: Passage, prompt: str) -> bool:
-    return any(prompt_of(event) == prompt for event in passage)

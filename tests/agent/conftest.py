@@ -39,7 +39,12 @@ def say(text: str, **extra: Any) -> dict[str, Any]:
 def play() -> SimpleNamespace:
     """The vocabulary of a script and of what comes out. (Test files cannot import this one.)"""
     return SimpleNamespace(
-        call=call, calls=calls, say=say, of_kind=of_kind, assert_well_formed=assert_well_formed
+        call=call,
+        calls=calls,
+        say=say,
+        of_kind=of_kind,
+        replayed=replayed,
+        assert_well_formed=assert_well_formed,
     )
 
 
@@ -115,6 +120,12 @@ def ds4(
         return SimpleNamespace(code=code, out=out.decode(), err=err.decode())
 
     return run
+
+
+def replayed(agent: Agent) -> list[ev.Event]:
+    """Everything a screen is told of the session that goes on."""
+    story, now = agent.replay()
+    return [*story.events(), *now]
 
 
 def of_kind(events: list[ev.Event], kind: type) -> list[Any]:

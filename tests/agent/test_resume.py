@@ -93,7 +93,7 @@ def test_what_the_screen_showed_is_shown_again(
     )
     first, second = run(agent, "five retries"), run(agent, "and?")
 
-    shown = list(again(agent, play.say("")).replay())
+    shown = play.replayed(again(agent, play.say("")))
 
     assert [e.prompt for e in play.of_kind(shown, ev.RunStarted)] == ["five retries", "and?"]
     assert "".join(e.text for e in play.of_kind(shown, ev.TextDelta)) == (
@@ -122,7 +122,7 @@ def test_a_call_without_a_result_is_answered_that_the_agent_was_stopped(
     cut(session() / "tokens.jsonl", is_sampled)
 
     resumed = again(agent, play.say("Go on.", expect="3 passed[\\s\\S]*the agent was stopped"))
-    shown = list(resumed.replay())
+    shown = play.replayed(resumed)
 
     answers = play.of_kind(shown, ev.CallFinished)
     assert ["3 passed" in a.content for a in answers] == [True, False]
@@ -243,7 +243,7 @@ def test_a_summary_and_the_conversation_before_it_are_both_had_back(
 
     assert spelled(resumed) == after
     assert len(resumed.turns) == 2
-    assert play.of_kind(list(resumed.replay()), ev.Compacted)
+    assert play.of_kind(play.replayed(resumed), ev.Compacted)
     assert resumed.uncompact()
     assert spelled(resumed) == before
     assert run(resumed, "third")[-1].text == "Old again."

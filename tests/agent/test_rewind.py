@@ -111,7 +111,7 @@ def test_what_was_left_stays_on_disk_and_is_not_shown_again(
     resumed = reopened(three, make_agent, home, play.say("x"))
 
     assert (spelled(resumed), resumed.turns) == (new, ("one", "two again"))
-    shown = play.of_kind(list(resumed.replay()), ev.RunStarted)
+    shown = play.of_kind(play.replayed(resumed), ev.RunStarted)
     assert [event.prompt for event in shown] == ["one", "two again"]
     saved = read_tokens(home / "data/sessions" / three.identity.session_id)
     assert [i for run in saved.branches[0].runs for i in run.ids] == old

@@ -394,7 +394,7 @@ def test_the_session_goes_on_as_if_sub_agents_had_said_nothing(
     directory = agent._recorder._log.directory  # type: ignore[union-attr]
     agent.close()
     again = make(play.say("on"), resumes=Choice(directory))
-    texts = [e.text for e in again.replay() if isinstance(e, ev.TextDelta)]
+    texts = [e.text for e in again.replay()[0].events() if isinstance(e, ev.TextDelta)]
     assert texts == ["ok"]
     assert again.context_tokens == length
 

@@ -5,6 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ds4_agent.agent import events as ev
+from ds4_agent.agent.replay import Story
+from ds4_agent.sessions.saved import SavedTurn
 from ds4_agent.tui.approval import ApprovalPanel
 from ds4_agent.tui.input import PromptInput
 from ds4_agent.tui.messages import EarlierMessage, UserMessage
@@ -97,19 +99,31 @@ def test_words_are_found_folded_or_not(perform, stage):
 
 
 def story_of(turns):
+    """A story as the event log tells it."""
+    saved = []
     for turn in range(turns):
-        yield ev.RunStarted("", f"prompt {turn}", "", "", ())
-        yield ev.CallStarted(f"c{turn}", "read")
-        yield ev.CallReady(f"c{turn}", "read", {"path": f"file{turn}.py"})
-        yield ev.CallFinished(f"c{turn}", "read", f"file{turn}.py, lines 1-1 of 1\nx = {turn}")
-        yield ev.TextDelta(f"answer {turn}")
-        yield ev.TurnEnded("end", "", ev.Usage(), 1, 0.0)
+        use = {"id": f"c{turn}", "name": "read", "input": {"path": f"file{turn}.py"}}
+        result = {
+            "tool_use_id": f"c{turn}",
+            "content": f"file{turn}.py, lines 1-1 of 1\nx = {turn}",
+        }
+        lines = (
+            {"type": "assistant", "message": {"content": [{"type": "tool_use", **use}]}},
+            {"type": "user", "message": {"content": [{"type": "tool_result", **result}]}},
+            {
+                "type": "assistant",
+                "message": {"content": [{"type": "text", "text": f"answer {turn}"}]},
+            },
+            {"type": "result", "result": f"answer {turn}"},
+        )
+        saved.append(SavedTurn(f"prompt {turn}", 0, turn, 0, lines))
+    return Story(saved)
 
 
 def test_a_long_session_is_laid_out_at_its_end_and_the_rest_when_it_is_wanted(perform, stage):
     async def story(app, pilot):
         transcript = app.query_one(Transcript)
-        await transcript.replay(list(story_of(1000)))
+        await transcript.replay(story_of(1000))
         await pilot.pause()
         assert "answer 999" in stage.text(app)
         assert len(transcript.blocks) < 3 * AT_FIRST
@@ -131,7 +145,7 @@ def test_a_long_session_is_laid_out_at_its_end_and_the_rest_when_it_is_wanted(pe
 def test_what_is_too_much_is_left_out_while_the_reader_is_at_the_end(perform, stage):
     async def story(app, pilot):
         transcript = app.query_one(Transcript)
-        for event in story_of(200):
+        for event in story_of(200).events():
             if isinstance(event, ev.RunStarted):
                 await transcript.ask(event.prompt)
             else:
@@ -148,7 +162,7 @@ def test_what_is_too_much_is_left_out_while_the_reader_is_at_the_end(perform, st
 
 @given(st.integers(0, 12), st.integers(1, 7))
 def test_passages_are_the_whole_story_however_it_comes(turns, size):
-    whole = list(story_of(turns))
+    whole = list(story_of(turns).events())
     pieces = []
     for event in whole:
         if isinstance(event, ev.TextDelta):
