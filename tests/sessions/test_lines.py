@@ -1,10 +1,26 @@
-"""Lines of a log are read as they stand, whatever stands beside them."""
+"""Logs are read line by line: what is damaged costs its line and nothing else."""
 
 import json
 
 import pytest
 
 from ds4_agent.sessions.lines import TOGETHER, read_lines
+
+
+def test_a_missing_file_is_empty(tmp_path):
+    assert read_lines(tmp_path / "none.jsonl").records == ()
+
+
+def test_several_damaged_lines_cost_as_many(tmp_path):
+    path = tmp_path / "log.jsonl"
+    whole = [{"a": 1}, {"b": "é"}, {"c": [1, 2]}]
+    lines = [json.dumps(record).encode() for record in whole]
+    path.write_bytes(
+        b"\n".join([lines[0], b"\xff\x00", lines[1], b"[1]", b'{"cut": ', b"", lines[2]])
+    )
+    read = read_lines(path)
+    assert read.records == tuple(whole)
+    assert read.damaged == 3
 
 
 @pytest.mark.parametrize("place", [0, 1, TOGETHER - 1, TOGETHER, 2 * TOGETHER + 5])
