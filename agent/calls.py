@@ -149,7 +149,7 @@ class CallRunner:
             return _not_run(call, f"Error: {wrong}"), "read"
         effect = tool.effect_of(call.arguments)
         outside = self._outside(call)
-        reason = f"{_LEAVES[effect]}: {outside}" if outside else _REASONS[effect]
+        reason = f"{_LEAVES[effect]}: {outside}" if outside else self._reason(call, effect)
         if self._asks_as:
             reason = f"{self._asks_as} {reason}"
         request = ApprovalRequest(
@@ -178,6 +178,16 @@ class CallRunner:
         if self._workspace is None or call.name not in _FILE_TOOLS or "path" not in call.arguments:
             return ""
         return os.fspath(self._workspace.outside(call.arguments["path"]) or "")
+
+    def _reason(self, call: CallReady, effect: Effect) -> str:
+        """Why it is asked about. Of a command also where it runs, and what it names elsewhere."""
+        if call.name != "bash" or self._workspace is None or not self.approvals.may_ask:
+            return _REASONS[effect]
+        from ds4_agent.agent.named_paths import outside_paths
+
+        reason = f"{_REASONS[effect]} in {self._workspace.root}"
+        named = outside_paths(call.arguments["command"], self._workspace.outside)
+        return f"{reason}; it names {', '.join(named)} outside the workspace" if named else reason
 
     def _real(self, call: CallReady) -> str:
         """Where a file tool's path leads, else ""."""
