@@ -79,8 +79,12 @@ class CallRunner:
         self.cancel = cancel
         self._memory = Memory()
 
-    def new_turn(self) -> None:
+    def forget(self) -> None:
+        """The model no longer has the answers to its calls: asking again is no repetition."""
         self._memory = Memory()
+
+    def new_turn(self) -> None:
+        self.forget()
         if self.tasks is not None:
             self.tasks.new_turn()
 
@@ -114,7 +118,8 @@ class CallRunner:
                 return self._new_answer(call, finished, effect)
         if seen.unchanged > 2:
             return Answer(_not_run(call, _STOPPED), _circle(call.name))
-        yield Notice(f"{call.name} repeated an answered call; answered from memory")
+        looked = " and nothing has changed" if finished else ""
+        yield Notice(f"{call.name} repeated an answered call{looked}; answered from memory")
         text = f"{_LOOKED if finished else _SAME}\n{seen.content}"
         ran = finished is not None
         return Answer(CallFinished(call.id, call.name, text, seen.is_error, ran=ran))
