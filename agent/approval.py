@@ -140,6 +140,11 @@ class Approvals:
         self._session: set[tuple[str, str, str]] = set()
         self._one_question = threading.Lock()  # at a time: sub-agents ask as well
 
+    @property
+    def may_ask(self) -> bool:
+        """Whether a command may be asked about: what a person needs for it is gathered."""
+        return not self.yolo and (self.mode != "auto" or bool(self.ask))
+
     def decide(
         self, request: ApprovalRequest
     ) -> Generator[ApprovalAsked | ApprovalDecided | Notice, None, ApprovalDecided]:

@@ -79,8 +79,12 @@ class CallRunner:
         self.cancel = cancel
         self._memory = Memory()
 
-    def new_turn(self) -> None:
+    def forget(self) -> None:
+        """The model no longer has the answers to its calls: asking again is no repetition."""
         self._memory = Memory()
+
+    def new_turn(self) -> None:
+        self.forget()
         if self.tasks is not None:
             self.tasks.new_turn()
 
@@ -114,7 +118,8 @@ class CallRunner:
                 return self._new_answer(call, finished, effect)
         if seen.unchanged > 2:
             return Answer(_not_run(call, _STOPPED), _circle(call.name))
-        yield Notice(f"{call.name} repeated an answered call; answered from memory")
+        looked = " and nothing has changed" if finished else ""
+        yield Notice(f"{call.name} repeated an answered call{looked}; answered from memory")
         text = f"{_LOOKED if finished else _SAME}\n{seen.content}"
         ran = finished is not None
         return Answer(CallFinished(call.id, call.name, text, seen.is_error, ran=ran))
@@ -149,7 +154,7 @@ class CallRunner:
             return _not_run(call, f"Error: {wrong}"), "read"
         effect = tool.effect_of(call.arguments)
         outside = self._outside(call)
-        reason = f"{_LEAVES[effect]}: {outside}" if outside else _REASONS[effect]
+        reason = f"{_LEAVES[effect]}: {outside}" if outside else self._reason(call, effect)
         if self._asks_as:
             reason = f"{self._asks_as} {reason}"
         request = ApprovalRequest(
@@ -178,6 +183,16 @@ class CallRunner:
         if self._workspace is None or call.name not in _FILE_TOOLS or "path" not in call.arguments:
             return ""
         return os.fspath(self._workspace.outside(call.arguments["path"]) or "")
+
+    def _reason(self, call: CallReady, effect: Effect) -> str:
+        """Why it is asked about. Of a command also where it runs, and what it names elsewhere."""
+        if call.name != "bash" or self._workspace is None or not self.approvals.may_ask:
+            return _REASONS[effect]
+        from ds4_agent.agent.named_paths import outside_paths
+
+        reason = f"{_REASONS[effect]} in {self._workspace.root}"
+        named = outside_paths(call.arguments["command"], self._workspace.outside)
+        return f"{reason}; it names {', '.join(named)} outside the workspace" if named else reason
 
     def _real(self, call: CallReady) -> str:
         """Where a file tool's path leads, else ""."""

@@ -10,12 +10,13 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from errno import EIO, ENOSPC, EPIPE
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from ds4_agent.agent.choose import choose, in_place
 from ds4_agent.agent.config import CHOICES, load_settings
-from ds4_agent.agent.errors import UsageError
+from ds4_agent.agent.errors import StdoutError, UsageError
 
 if TYPE_CHECKING:
     from ds4_agent.agent.build import Asks, RunOptions
@@ -57,13 +58,50 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     verbose = "-v" in arguments or "--verbose" in arguments
     try:
-        return _dispatch(arguments)
+        return _told(arguments)
     except KeyboardInterrupt:
         return 130
     except Exception as error:  # the one place where errors are shown
         from ds4_agent.agent.headless import report
 
+        failed = _failed_write(error)
+        if failed is not None:
+            _say_no_more()
+            is_run = any(word.startswith(("-p", "--print")) for word in arguments)
+            if isinstance(failed, BrokenPipeError) and not is_run:
+                return 0  # `tools list | head -1`: the reader has what it wanted
+            error = StdoutError(f"cannot write to standard output: {failed.strerror or failed}")
         return report(error, verbose=verbose)
+
+
+def _told(arguments: Sequence[str]) -> int:
+    """What was printed is out, while an error can still be told: `--help` ends by an exception."""
+    try:
+        code = _dispatch(arguments)
+    except SystemExit:
+        _flush()
+        raise
+    _flush()
+    return code
+
+
+def _flush() -> None:
+    if sys.stdout is not None:
+        sys.stdout.flush()
+
+
+def _failed_write(error: Exception) -> OSError | None:
+    """The failed write to stdout behind an error: one to a file would tell its name."""
+    cause = error.__cause__ if isinstance(error, StdoutError) else error
+    if isinstance(cause, OSError) and cause.filename is None:
+        return cause if cause.errno in (EPIPE, ENOSPC, EIO) else None
+    return None
+
+
+def _say_no_more() -> None:
+    """What is still buffered goes nowhere, instead of failing again at exit."""
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
 
 class Parser(argparse.ArgumentParser):

@@ -4,7 +4,7 @@ and what to do. Raised where known, shown at one place (`cli.main`), never with 
 
 from __future__ import annotations
 
-__all__ = ["OutputError", "UsageError"]
+__all__ = ["OutputError", "StdoutError", "UsageError"]
 
 
 class UsageError(Exception):
@@ -13,3 +13,7 @@ class UsageError(Exception):
 
 class OutputError(Exception):
     """What was asked for could not be written out. Exit code 2."""
+
+
+class StdoutError(OutputError):
+    """Standard output cannot be written. Its `__cause__` is what the system said."""

@@ -32,6 +32,7 @@ from ds4_agent.agent.printing import check_writable, warn, write_atomically
 from ds4_agent.agent.prompt_input import compose_prompt, read_stdin
 from ds4_agent.agent.signals import Signals
 from ds4_agent.agent.slowness import slowness_lines
+from ds4_agent.agent.user_commands import as_prompt
 
 if TYPE_CHECKING:
     from ds4_agent.agent.loop import Agent
@@ -127,7 +128,8 @@ def _run(
     options = request.options
     has_prompt = any(not word.startswith("@") for word in request.words)
     piped = read_stdin(sys.stdin.buffer, has_prompt, warn) if sys.stdin is not None else ""
-    prompt = compose_prompt(request.words, options.directory, piped)
+    meant = partial(as_prompt, directory=options.directory, places=options.places)
+    prompt = compose_prompt(request.words, options.directory, piped, meant)
     agent = build_agent(options)
     try:
         ended = _follow(agent, prompt, output, progress, signals)

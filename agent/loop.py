@@ -385,6 +385,7 @@ class Agent:
         self._transcript.begin(Place(self._new_context(), self._transcript.branch), "compaction")
         self._recorder.branched(self._transcript.branch)
         self._tail = Tail(closing=self._prefix)
+        self._runner.forget()
 
     def _reminder(self) -> list[Segment]:
         """What the model has not been told yet and must know before the user speaks."""

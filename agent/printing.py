@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ds4_agent.agent.display import one_line
-from ds4_agent.agent.errors import OutputError, UsageError
+from ds4_agent.agent.errors import OutputError, StdoutError, UsageError
 
 __all__ = [
     "check_writable",
@@ -42,13 +42,13 @@ def print_text(text: str) -> None:
 def print_bytes(data: bytes) -> None:
     """Bytes on stdout, at once and as they are."""
     if sys.stdout is None:
-        raise OutputError("cannot write to standard output: it is closed")
+        raise StdoutError("cannot write to standard output: it is closed")
     try:
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise OutputError(f"cannot write to standard output: {reason}") from error
+        raise StdoutError(f"cannot write to standard output: {reason}") from error
 
 
 def json_text(record: Mapping[str, Any]) -> str:

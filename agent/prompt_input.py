@@ -20,13 +20,16 @@ __all__ = ["PATIENCE", "compose_prompt", "file_part", "read_stdin"]
 PATIENCE = 3.0  # seconds a pipe with nothing in it is waited for when there is a prompt already
 
 
-def compose_prompt(words: Sequence[str], directory: Path, piped: str) -> str:
+def compose_prompt(
+    words: Sequence[str], directory: Path, piped: str, meant: Callable[[str], str] = str
+) -> str:
     """The prompt. Raises UsageError for a file that cannot be read and for no prompt at all.
 
-    A word that begins with `@` names a file whose text goes below the prompt.
+    A word that begins with `@` names a file whose text goes below the prompt. `meant` says what the
+    user's own words stand for (`/command`).
     """
     spoken = [word for word in words if not _is_file_word(word)]
-    prompt = " ".join(spoken).strip("\n") or piped.strip("\n")
+    prompt = meant(" ".join(spoken).strip("\n") or piped.strip("\n"))
     if not prompt.strip():
         raise UsageError("there is no prompt; give one as an argument or on standard input")
     parts = [prompt]

@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from tree_sitter import Node, Parser
 
-__all__ = ["NotPlain", "Plain", "Possible", "plain_commands", "possible_commands"]
+__all__ = [
+    "NotPlain", "Plain", "Possible", "argument_words", "plain_commands", "possible_commands",
+]  # fmt: skip
 
 LONGEST = 10_000  # characters; a longer command line is nothing a rule has been written for
 MOST_PARTS = 30
@@ -105,6 +107,17 @@ def possible_commands(command: str) -> Iterator[Possible]:
     joined = command.replace("\\\n", "")  # the shell joins lines before it sees words
     for text in dict.fromkeys((command, joined)):
         yield from _possible_in(text)
+
+
+def argument_words(command: str) -> Iterator[str]:
+    """Every argument, redirection and value in a command line, quotes taken off; a word that begins
+    with what only the shell knows is as it is written (`$HOME/x`)."""
+    for node in _nodes(_parser().parse(command.encode("utf-8", "replace")).root_node):
+        if node.type not in _WORD_TYPES or node.parent is None:
+            continue
+        if node.parent.type in ("command", "file_redirect", "for_statement", "variable_assignment"):
+            text = _text(node).strip('"')
+            yield text if text.startswith("$") else _value(node)
 
 
 class _NotPlainError(Exception):

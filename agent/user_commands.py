@@ -23,12 +23,15 @@ from ds4_agent.agent.trust import TrustError, is_trusted, repository_of
 if TYPE_CHECKING:
     from ds4_agent.agent.places import Places
 
-__all__ = ["PROJECT_COMMANDS", "UserCommand", "UserCommands", "filled", "load_commands"]
+__all__ = [
+    "PROJECT_COMMANDS", "UserCommand", "UserCommands", "as_prompt", "filled", "load_commands",
+]  # fmt: skip
 
 PROJECT_COMMANDS = Path(".ds4", "commands")
 LONGEST = 64 * 1024  # bytes of one file
 MOST = 500  # files of one directory
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]*(?::[a-z0-9][a-z0-9_-]*)*")
+_ORDER = re.compile(rf"/({NAME.pattern})(?:\s+(.*))?", re.DOTALL)
 _HEAD = re.compile(r"---[ \t]*\r?\n(.*?)^---[ \t]*\r?(?:\n|\Z)", re.DOTALL | re.MULTILINE)
 _KEY = re.compile(r"^([\w-]+):[ \t]*(.*?)[ \t\r]*$", re.MULTILINE)
 _PLACE = re.compile(r"\$(ARGUMENTS\b|[1-9](?!\d))")
@@ -92,6 +95,14 @@ def filled(command: UserCommand, arguments: str) -> str:
     if arguments and not places:
         text = f"{text.rstrip()}\n\n{arguments}"
     return text.strip()
+
+
+def as_prompt(words: str, directory: Path, places: Places) -> str:
+    """The prompt of a run without a screen: a command of the user's own filled in, all else as it
+    is (`/etc/hosts is wrong` is no command)."""
+    order = _ORDER.fullmatch(words.strip())
+    own = load_commands(directory, places, ()).named(order[1]) if order else None
+    return words if order is None or own is None else filled(own, (order[2] or "").strip())
 
 
 def _files(directory: Path, places: Places, notices: list[str]) -> Iterator[tuple[Path, str, bool]]:

@@ -10,9 +10,10 @@ Why a process and not PR_SET_PDEATHSIG alone: that signal follows the *thread* t
 child, reaches no grandchild and does not exist outside Linux.
 """
 
+# `signal` puts an `enum` round these, whose loading takes longer than all of our own start.
+import _signal as signal  # type: ignore[import-not-found]
 import os
 import select
-import signal
 import sys
 import time
 

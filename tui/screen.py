@@ -27,6 +27,7 @@ from ds4_agent.agent.events import ApprovalRequest, Steered
 from ds4_agent.agent.material import typed
 from ds4_agent.tui.approval import ApprovalPanel
 from ds4_agent.tui.choosing import Rows, Work
+from ds4_agent.tui.commands import order_of
 from ds4_agent.tui.conversation import (
     Build,
     Conversation,
@@ -114,7 +115,9 @@ class AgentApp(App[None]):
         self._tally = self._orders.tally
         self._inbox: deque[Item] = deque()
         self._arrived = asyncio.Event()
-        self._queue: deque[str] = deque([first_prompt] if first_prompt else [])
+        self._first_order = first_prompt if order_of(first_prompt) is not None else ""
+        is_said = first_prompt and not self._first_order
+        self._queue: deque[str] = deque([first_prompt] if is_said else [])
         self._busy_since: float | None = None
         self._quit_asked = -QUIT_WITHIN
         self._escaped = -ESCAPE_WITHIN
@@ -211,7 +214,11 @@ class AgentApp(App[None]):
         used, limit = agent.context_tokens, agent.context_limit
         self._set(activity="ready", busy=False, context_used=used, context_total=limit)
         if self._busy_since is None:  # else its end is still to come
-            await self._send_next()
+            order, self._first_order = self._first_order, ""
+            if order:
+                await self._go_on(self._orders.submitted(order, agent, is_busy=False))
+            else:
+                await self._send_next()
 
     async def _go_back(self, went: WentBack) -> None:
         await self._transcript.go_back(went.prompt)

@@ -1,7 +1,32 @@
-"""`python -m ds4_agent` is `ds4-agent`."""
+"""The process `ds4-agent` (and `python -m ds4_agent`): nothing but the command line and its end.
 
+Out: the exit code. Imports next to nothing before Ctrl+C is a quiet end, and leaves in the same
+way: neither a traceback while Python still loads, nor one while it puts its things away.
+"""
+
+import os
+import signal
 import sys
+from types import FrameType
 
-from ds4_agent.agent.cli import main
 
-sys.exit(main())
+def start() -> int:
+    """Run this process's command line; returns the exit code."""
+    signal.signal(signal.SIGINT, _leave)
+    from ds4_agent.agent.cli import main
+
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return main()
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    finally:
+        signal.signal(signal.SIGINT, _leave)
+
+
+def _leave(signum: int, frame: FrameType | None) -> None:
+    os._exit(128 + signum)
+
+
+if __name__ == "__main__":
+    sys.exit(start())

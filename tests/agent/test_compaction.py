@@ -73,6 +73,24 @@ def test_work_under_way_goes_on_with_its_results(
     play.assert_well_formed(events)
 
 
+def test_what_was_read_before_a_summary_may_be_read_again(
+    make_agent: Make, play: SimpleNamespace, repo: Path
+) -> None:
+    (repo / "notes.txt").write_text("colour\n" * 60)
+    small, large = (play.call("read", path=path) for path in ("src/client.py", "notes.txt"))
+    again = [play.say("Summary.", expect=ASKS), small, small, play.say("Blue.")]
+    agent = make_agent(play.say(LONG), small, large, *again, ctx=1300)
+    run(agent, "hello")
+
+    events = run(agent, "which colour?")
+
+    assert len(play.of_kind(events, ev.Compacted)) == 1
+    assert (events[-1].reason, events[-1].text) == ("end", "Blue.")
+    second, third = play.of_kind(events, ev.CallFinished)[2:]
+    assert "answered before" not in second.content
+    assert "answered before" in third.content
+
+
 def test_the_old_branch_is_had_back(make_agent: Make, play: SimpleNamespace) -> None:
     steps = [play.say(LONG), play.say("Summary."), play.say("New."), play.say("Old again.")]
     agent = make_agent(*steps, ctx=1200)

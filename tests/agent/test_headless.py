@@ -260,6 +260,18 @@ def test_every_id_is_traced_with_its_kind(ds4: Ds4, play: SimpleNamespace, tmp_p
     assert "".join(r["text"] for r in records if r["kind"] == "sampled").startswith("hi")
 
 
+def test_a_prompt_may_be_a_command_of_the_users_own(
+    ds4: Ds4, play: SimpleNamespace, home: Path
+) -> None:
+    (home / "config/commands").mkdir(parents=True)
+    (home / "config/commands/review.md").write_text("Review $1 well.\n")
+    said = play.say("ok", expect=r"\AReview HEAD~1 well\.\Z")
+    assert ds4([said], "-p", "/review HEAD~1").out == "ok\n"
+    assert ds4([said], "-p", "/review", "HEAD~1").out == "ok\n"
+    for path in ("/etc/hosts is wrong", "/nothing of mine"):
+        assert ds4([play.say("ok", expect=rf"\A{path}\Z")], "-p", path).code == 0
+
+
 # As a process of its own
 
 

@@ -137,6 +137,46 @@ def test_a_rule_for_the_real_path_allows_and_forbids(
     assert "forbids" in content
 
 
+# Commands: nobody can know where one goes, but whoever is asked sees what can be seen.
+
+
+@pytest.mark.parametrize(
+    ("command", "named"),
+    [
+        ("ls -la src", ()),
+        ("cat src/client.py 2>/dev/null | sed -n /foo/d", ()),
+        ("cat <<E\n/etc/passwd\nE", ()),
+        ("cat /etc/passwd", ("/etc/passwd",)),
+        ("true; { cat '/etc/passwd' \"/etc/hosts\"; }", ("/etc/passwd", "/etc/hosts")),
+        ("tar --file=/etc/passwd", ("/etc/passwd",)),
+        ("X=/etc/passwd make", ("/etc/passwd",)),
+        ("for f in /etc/passwd; do cat $f; done", ("/etc/passwd",)),
+        ("cd .. && rm -r x", ("{parent}",)),
+        ("echo x > ../y", ("{parent}/y",)),
+        ("cat link", ("/etc/passwd",)),
+        ('cat "$HOME/x" ~/y ${HOME}/z', ("{home}/x", "{home}/y", "{home}/z")),
+    ],
+)
+@pytest.mark.parametrize("mode", ["ask", "accept-edits"])
+def test_a_command_is_asked_about_with_where_it_runs_and_what_it_names_elsewhere(
+    make_agent: Make,
+    play: SimpleNamespace,
+    repo: Path,
+    command: str,
+    named: tuple[str, ...],
+    mode: str,
+) -> None:
+    (repo / "link").symlink_to("/etc/passwd")
+    person = Person("deny")
+    steps = [play.call("bash", command=command), play.say("ok")]
+    contents(make_agent(*steps, approver=person, permission_mode=mode))
+    (request,) = person.asked
+    words = [name.format(parent=repo.parent, home=Path.home()) for name in named]
+    where = f"runs a command in {repo}"
+    elsewhere = f"; it names {', '.join(words)} outside the workspace"
+    assert request.reason == where + (elsewhere if words else "")
+
+
 def test_what_was_changed_there_is_undone(
     make_agent: Make, play: SimpleNamespace, note: Path, ds4: Callable[..., SimpleNamespace]
 ) -> None:

@@ -40,6 +40,15 @@ def test_typing_works_before_the_model_is_loaded_and_the_prompt_waits(perform, s
     perform(story, stage.say("Done."), prompt="first prompt")
 
 
+def test_a_first_prompt_may_be_a_command(perform, stage):
+    async def story(app, pilot):
+        await stage.until(pilot, lambda: "what the model can do here" in stage.text(app))
+        await stage.idle(pilot)
+        assert "There is no command" not in stage.text(app)
+
+    perform(story, stage.say("never"), prompt="/help", size=(100, 60))
+
+
 def test_an_edit_is_shown_asked_and_made(perform, stage, clock, repo: Path):
     async def story(app, pilot):
         await pilot.press(*"go", "enter")
