@@ -97,7 +97,7 @@ class Agent:
         self._steering = Steering()
         self._on_close = on_close
         self._cancel = runner.cancel
-        self._stop: ev.TurnReason = "interrupted"  # why `cancel` is set, when it is
+        self._stop: ev.TurnReason = "interrupted"  # why `cancel` is set
         self._prefix, self._new_context = tuple(prefix), new_context
         self._resumed = resumed
         self._tail = tail or (resumed.tail if resumed else Tail(closing=self._prefix))
@@ -470,8 +470,8 @@ class Agent:
 
     def _live(self, turn: Turn, answers: Answers) -> Live:
         left = None if self.limits.max_tokens is None else self._tokens_left(turn)
-        own = (self.identity, self._model, self._runner.tools)
-        return Live(self._transcript.fork, self._tail, *own, answers, left)
+        own = (self._tail, self.identity, self._model, self._runner.tools)
+        return Live(self._transcript.fork, *own, answers, left)
 
     def _must_stop(self, turn: Turn, circle: str) -> End | None:
         """Whether the turn ends although the model wanted to go on. Its calls are answered, and
@@ -492,8 +492,7 @@ class Agent:
     def new_call_id(self) -> str:
         """A name no call of the session has."""
         self._calls += 1
-        task = self.identity.task
-        return f"{task}.{self._calls}" if task else f"call_{self._calls:02d}"
+        return f"{task}.{self._calls}" if (task := self.identity.task) else f"call_{self._calls:02d}"
 
     def _time_is_up(self) -> None:
         if not self._cancel.is_set():
