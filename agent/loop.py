@@ -123,10 +123,8 @@ class Agent:
         return self._transcript.limit
 
     def replay(self) -> tuple[Story, tuple[ev.Event, ...]]:
-        """What a screen showed of the session that goes on, and what is said about it now. Before
-        the first run."""
-        resumed = self._resumed
-        if resumed is None:
+        """What a screen showed of the session that goes on, and what is said now; once, at first."""
+        if (resumed := self._resumed) is None:
             return Story(), ()
         self._notices = tuple(text for text in self._notices if text != resumed.notice)
         return resumed.story, (ev.Notice(resumed.notice),)
@@ -482,8 +480,8 @@ class Agent:
 
     def _cut(self) -> End:
         """Why a step ended without the model's own end."""
-        is_full = self._transcript.limit - self._transcript.length <= RESERVE + self._room
-        return End("context" if is_full else "max_tokens")
+        room = self._transcript.limit - self._transcript.length
+        return End("context" if room <= RESERVE + self._room else "max_tokens")
 
     def _tokens_left(self, turn: Turn) -> int:
         limit = self.limits.max_tokens
@@ -492,7 +490,8 @@ class Agent:
     def new_call_id(self) -> str:
         """A name no call of the session has."""
         self._calls += 1
-        return f"{task}.{self._calls}" if (task := self.identity.task) else f"call_{self._calls:02d}"
+        task = self.identity.task
+        return f"{task}.{self._calls}" if task else f"call_{self._calls:02d}"
 
     def _time_is_up(self) -> None:
         if not self._cancel.is_set():
