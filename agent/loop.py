@@ -123,7 +123,7 @@ class Agent:
         return self._transcript.limit
 
     def replay(self) -> tuple[Story, tuple[ev.Event, ...]]:
-        """What a screen showed of the session that goes on, and what is said now; once, at first."""
+        """What a screen showed of the session that goes on, and what is said now; once."""
         if (resumed := self._resumed) is None:
             return Story(), ()
         self._notices = tuple(text for text in self._notices if text != resumed.notice)
