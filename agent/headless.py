@@ -28,7 +28,7 @@ from ds4_agent.agent.events import (
 )
 from ds4_agent.agent.lines import exit_code, result_line
 from ds4_agent.agent.output import Output, make_output
-from ds4_agent.agent.printing import check_writable, warn, write_atomically
+from ds4_agent.agent.printing import check_writable, sole_stdout, warn, write_atomically
 from ds4_agent.agent.prompt_input import compose_prompt, read_stdin
 from ds4_agent.agent.signals import Signals
 from ds4_agent.agent.slowness import slowness_lines
@@ -91,7 +91,7 @@ def run_headless(request: HeadlessRequest) -> int:
     """Run to the end; returns the exit code. Raises OutputError if nothing can be printed."""
     output = make_output(request.output_format, verbose=request.verbose)
     progress = _Progress()
-    with Signals() as signals:
+    with sole_stdout(), Signals() as signals:
         signals.last_words = partial(_last_words, request, output, progress)
         result, code = _attempt(request, output, progress, signals)
         signals.last_words = None

@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Any, Protocol, TextIO
+from typing import Any, Protocol
 
 from ds4_agent.agent import events as ev
 from ds4_agent.agent.display import one_line, visible
@@ -129,6 +129,8 @@ class _TextOutput:
         self._thinking = ""
 
 
-def _tell(text: str, stream: TextIO | None = None) -> None:
+def _tell(text: str) -> None:
+    if sys.stderr is None:  # closed: print would take stdout instead
+        return
     with suppress(OSError, ValueError):
-        print(text, file=stream or sys.stderr, flush=True)
+        print(text, file=sys.stderr, flush=True)

@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from io import BufferedWriter, FileIO, TextIOWrapper
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ __all__ = [
     "json_text",
     "print_bytes",
     "print_text",
+    "sole_stdout",
     "warn",
     "write_atomically",
     "write_bytes_atomically",
@@ -30,6 +32,8 @@ __all__ = [
 
 def warn(text: str) -> None:
     """One line on stderr, whose loss nobody can be told about."""
+    if sys.stderr is None:  # closed: print would take stdout instead
+        return
     with suppress(OSError, ValueError):
         print(f"ds4-agent: {one_line(text, 2000)}", file=sys.stderr, flush=True)
 
@@ -49,6 +53,41 @@ def print_bytes(data: bytes) -> None:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise StdoutError(f"cannot write to standard output: {reason}") from error
+
+
+@contextmanager
+def sole_stdout() -> Iterator[None]:
+    """Meanwhile standard output is written by this process's own `sys.stdout` and nobody else: what
+    a plugin's child or native code puts on descriptor 1 appears on stderr, not among the lines."""
+    own = sys.stdout
+    try:
+        own.fileno()
+        own.flush()
+        kept = os.dup(1)
+    except (AttributeError, OSError, ValueError):  # closed, or a stream without a descriptor
+        yield
+        return
+    stream = TextIOWrapper(BufferedWriter(FileIO(kept, "w")), own.encoding, own.errors)
+    try:
+        _lead(2, 1)
+        sys.stdout = stream
+        yield
+    finally:
+        sys.stdout = own
+        with suppress(OSError):  # what could not be written has been told
+            stream.flush()
+        os.dup2(kept, 1)
+        with suppress(OSError):
+            stream.close()
+
+
+def _lead(source: int, target: int) -> None:
+    """Let descriptor `target` lead where `source` does, or nowhere if that is closed."""
+    try:
+        os.dup2(source, target)
+    except OSError:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), target)
 
 
 def json_text(record: Mapping[str, Any]) -> str:

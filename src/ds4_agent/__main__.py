@@ -13,6 +13,7 @@ from types import FrameType
 def start() -> int:
     """Run this process's command line; returns the exit code."""
     signal.signal(signal.SIGINT, _leave)
+    _fill_standard_descriptors()
     from ds4_agent.agent.cli import main
 
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -22,6 +23,14 @@ def start() -> int:
         return 128 + signal.SIGINT
     finally:
         signal.signal(signal.SIGINT, _leave)
+
+
+def _fill_standard_descriptors() -> None:
+    """Closed ones (`2>&-`) lead nowhere, so that no file that is opened later gets their numbers
+    and with them what others print."""
+    while (number := os.open(os.devnull, os.O_RDWR)) < 3:
+        os.set_inheritable(number, True)
+    os.close(number)
 
 
 def _leave(signum: int, frame: FrameType | None) -> None:

@@ -128,6 +128,33 @@ def test_what_a_plugin_prints_does_not_spoil_the_answer(
     assert "\x1b" not in done.err
 
 
+@pytest.mark.parametrize("output_format", ["text", "json", "stream-json"])
+def test_what_a_plugins_child_prints_does_not_spoil_the_answer(
+    ds4, play: SimpleNamespace, user_tool, output_format: str
+) -> None:
+    text = """
+import os, subprocess
+from ds4_agent import tool
+
+@tool(effect="read")
+def loud() -> str:
+    "Print past Python."
+    os.write(1, b"RAW\\n")
+    subprocess.run(["echo", "CHILD"])
+    return "fine"
+"""
+    user_tool("loud", text)
+    done = ds4([play.call("loud"), play.say("ok")], "-p", "x", "--output-format", output_format)
+    assert done.code == 0
+    assert "RAW" not in done.out
+    assert "CHILD" not in done.out
+    assert "RAW\nCHILD\n" in done.err
+    if output_format == "text":
+        assert done.out == "ok\n"
+    else:
+        assert [json.loads(line) for line in done.out.splitlines()]
+
+
 def test_a_plugin_that_executes_needs_permission(ds4, play: SimpleNamespace, user_tool) -> None:
     user_tool("echo", TOOL.replace('effect="read"', 'effect="execute"'))
     steps = [play.call("echo", word="hi"), play.say("ok", expect="not allowed")]

@@ -83,3 +83,25 @@ def test_ctrl_c_while_python_puts_its_things_away_is_130_and_silent() -> None:
     assert done.returncode == 130
     assert done.stderr == b""
     assert done.stdout.startswith(b"ds4-agent ")
+
+
+@pytest.mark.parametrize("closed", [(0,), (1,), (2,), (0, 1, 2)])
+def test_closed_standard_streams_get_nothing_of_anybody_else(
+    tmp_path: Path, closed: tuple[int, ...]
+) -> None:
+    """`2>&-`: the next file that is opened must not become stderr, nor what is told the answer."""
+    (tmp_path / "script.jsonl").write_text('{"text": "ok"}\n')
+    model = f"scripted:{tmp_path / 'script.jsonl'}"
+    close = "import os, sys\nfor n in {}: os.close(n)\nos.execv(sys.argv[1], sys.argv[1:])"
+    command = [*DS4, "-C", str(tmp_path), "--model", model, "-p", "hi"]
+    done = subprocess.run(
+        [sys.executable, "-c", close.format(closed), *command],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        env={**os.environ, "DS4_HOME": str(tmp_path / "home")},
+        timeout=60,
+    )
+    out, err = done.stdout.decode(), done.stderr.decode()
+    assert done.returncode == (2 if 1 in closed else 0)
+    assert out == ("" if 1 in closed else "ok\n")
+    assert ("standard output: it is closed" in err) == (closed == (1,))
