@@ -4,6 +4,7 @@ safetensors, one file or shards. Out: arrays of the expected shape and dtype, or
 """
 
 import json
+import math
 from pathlib import Path
 
 import mlx.core as mx
@@ -12,11 +13,18 @@ from numpy.typing import NDArray
 
 from ds4_agent.engine.errors import ModelFormatError
 from ds4_agent.engine.weights.names import official_name
+from ds4_agent.engine.weights.official_formats import (
+    BLOCK,
+    FP4_GROUP,
+    dequantise_fp4,
+    dequantise_fp8,
+)
 from ds4_agent.engine.weights.safetensors_file import TensorEntry, read_header
 
 __all__ = ["TensorFiles", "weight_files"]
 
 _FLOATS = {"F32", "F16", "BF16"}
+_PACKED = {"F8_E4M3": 1, "I8": 2}  # DeepSeek's own: values a byte
 _INTEGERS = {"I64", "I32", "I16", "U8", "U16", "U32"}
 _CODEBOOKS = (".gguf", ".jang", ".jangtq", ".axq")
 
@@ -39,6 +47,8 @@ class TensorFiles:
     def floats(self, name: str, shape: tuple[int, ...], dtype: mx.Dtype) -> mx.array:
         """Tensor `name` of `shape`, converted to `dtype`."""
         entry = self._checked(name, shape)
+        if entry.dtype in _PACKED:
+            return mx.array(self._unpacked(name, entry, shape)).astype(dtype)
         if entry.dtype not in _FLOATS:
             raise ModelFormatError(
                 f"{entry.file}: {name} is {entry.dtype}; quantised weights are not supported yet "
@@ -70,6 +80,43 @@ class TensorFiles:
             )
         return entry
 
+    def _unpacked(
+        self, name: str, entry: TensorEntry, shape: tuple[int, ...]
+    ) -> NDArray[np.float32]:
+        """A tensor in one of DeepSeek's packed formats, as fp32 [rows, columns]."""
+        scale_name = f"{name.removesuffix('.weight')}.scale"
+        if scale_name not in self._entries:
+            raise ModelFormatError(
+                f"{entry.file}: {name} is {entry.dtype} and its {scale_name} is missing; "
+                "download it again, or give a bf16, fp16 or fp32 checkpoint"
+            )
+        own_name, scale = self._entries[scale_name]
+        rows, columns = shape
+        per_byte = _PACKED[entry.dtype]
+        if per_byte == 2:
+            scales: tuple[int, ...] = (rows, columns // FP4_GROUP)
+        else:
+            scales = (-(-rows // BLOCK), -(-columns // BLOCK))
+        wanted = ((name, entry, (rows, columns // per_byte)), (own_name, scale, scales))
+        for part, found, size in wanted:
+            if found.shape != size:
+                raise ModelFormatError(
+                    f"{found.file}: {part} has shape {list(found.shape)}, and config.json asks "
+                    f"for {list(size)}; the two belong to different models"
+                )
+        if scale.dtype != "F8_E8M0":
+            raise ModelFormatError(
+                f"{scale.file}: {own_name} is {scale.dtype} and not F8_E8M0; give DeepSeek's own "
+                "files, for instance deepseek-ai/DeepSeek-V4-Flash-0731"
+            )
+        unpack = dequantise_fp4 if per_byte == 2 else dequantise_fp8
+        values = unpack(_bytes(entry), _bytes(scale))
+        if not np.isfinite(values).all():
+            raise ModelFormatError(
+                f"{entry.file}: {name} holds values that are no numbers; download it again"
+            )
+        return values
+
     def _array(self, name: str) -> mx.array:
         own_name, entry = self._entries[name]
         if entry.file not in self._arrays:
@@ -82,6 +129,17 @@ class TensorFiles:
             assert isinstance(loaded, dict)
             self._arrays[entry.file] = loaded
         return self._arrays[entry.file][own_name]
+
+
+def _bytes(entry: TensorEntry) -> NDArray[np.uint8]:
+    """The stored bytes of a tensor of one byte an element, in its shape."""
+    try:
+        with entry.file.open("rb") as file:
+            file.seek(entry.start)
+            data = file.read(math.prod(entry.shape))
+        return np.frombuffer(data, dtype=np.uint8).reshape(entry.shape)
+    except (OSError, ValueError) as error:
+        raise ModelFormatError(f"{entry.file} cannot be read: {error}") from error
 
 
 def weight_files(directory: Path) -> list[Path]:
