@@ -55,9 +55,7 @@ def apply_experts(
     else:
         routed = _sorted(stream, like(x, chosen), weights, config)
     mixed = (shares[..., None, :] @ fp32(routed))[..., 0, :]
-    shared = product(
-        _swiglu(product(stream, weights.shared_gate_up), config), weights.shared_down
-    )
+    shared = product(_swiglu(product(stream, weights.shared_gate_up), config), weights.shared_down)
     return mixed + fp32(shared)
 
 

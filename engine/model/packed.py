@@ -3,8 +3,8 @@ weight, which is an array, `Packed` codes or several of them, `Joined`. Out: row
 transposed. Everything packed is of MLX; it reads no file and quantises nothing.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, TypeAlias
 
 import mlx.core as mx
@@ -38,9 +38,10 @@ class Packed:
         """What MLX's operations want to know beside the arrays."""
         return {"group_size": self.group_size, "bits": self.bits, "mode": self.mode}
 
-    def like(self, codes: mx.array, scales: mx.array, biases: mx.array | None) -> "Packed":
-        """Other arrays in the same format."""
-        return Packed(codes, scales, biases, *self.format, self.dtype)
+    def mapped(self, change: Callable[[mx.array], mx.array]) -> "Packed":
+        """The same format with each of the arrays changed."""
+        biases = None if self.biases is None else change(self.biases)
+        return replace(self, codes=change(self.codes), scales=change(self.scales), biases=biases)
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ def gathered_product(
 def expert_of(weight: Weight, expert: int) -> Weight:
     """One matrix [m, k] of [experts, m, k], as a view."""
     if isinstance(weight, Packed):
-        return weight.like(*(a if a is None else expert_of(a, expert) for a in _arrays(weight)))
+        return weight.mapped(lambda array: expert_of(array, expert))
     if isinstance(weight, Joined):
         return Joined(tuple(expert_of(part, expert) for part in weight.parts))
     # A slice is a view; MLX would gather, and so copy, the matrix of a single index.
@@ -110,14 +111,14 @@ def expert_of(weight: Weight, expert: int) -> Weight:
 def rows_of(weight: Weight, ids: Array) -> Array:
     """Rows [..., k] of the matrix [m, k] by number, as an embedding is read."""
     if isinstance(weight, Packed):
-        return unpacked(weight.like(*(a if a is None else a[ids] for a in _arrays(weight))))
+        return unpacked(weight.mapped(lambda array: array[ids]))
     return weight[ids]
 
 
 def grouped(weight: Weight, groups: int) -> Weight:
     """[groups * m, k] as [groups, m, k]."""
     if isinstance(weight, Packed):
-        return weight.like(*(a if a is None else grouped(a, groups) for a in _arrays(weight)))
+        return weight.mapped(lambda array: grouped(array, groups))
     return weight.reshape(groups, -1, weight.shape[-1])
 
 
@@ -150,17 +151,21 @@ def has_packed(tree: Any) -> bool:
     return False
 
 
-def _combined(parts: Sequence[Weight], combine: Any) -> Weight | None:
+def _combined(
+    parts: Sequence[Weight], combine: Callable[[list[mx.array]], mx.array]
+) -> Weight | None:
+    """One weight of all `parts`; None where they are of several formats."""
     first = parts[0]
     if all(isinstance(part, Packed) for part in parts):
         if any((part.format, part.dtype) != (first.format, first.dtype) for part in parts):
             return None
-        own = zip(*(_arrays(part) for part in parts), strict=True)
-        return first.like(*(None if a[0] is None else combine(list(a)) for a in own))
+        biases = None if first.biases is None else combine([part.biases for part in parts])
+        return replace(
+            first,
+            codes=combine([part.codes for part in parts]),
+            scales=combine([part.scales for part in parts]),
+            biases=biases,
+        )
     if any(isinstance(part, Packed) or part.dtype != first.dtype for part in parts):
         return None
     return combine(list(parts))
-
-
-def _arrays(weight: Packed) -> tuple[mx.array, mx.array, mx.array | None]:
-    return weight.codes, weight.scales, weight.biases

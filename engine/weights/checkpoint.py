@@ -17,7 +17,8 @@ from ds4_agent.engine.model.config import ModelConfig
 from ds4_agent.engine.model.model import Model
 from ds4_agent.engine.model.tiles import on_cpu
 from ds4_agent.engine.weights.assemble import assemble
-from ds4_agent.engine.weights.tensors import TensorFiles, weight_files
+from ds4_agent.engine.weights.files import weight_files
+from ds4_agent.engine.weights.tensors import TensorFiles
 
 __all__ = ["NUMERICS", "fingerprint", "load_model", "read_config"]
 
