@@ -243,6 +243,27 @@ def test_a_damaged_index(checkpoint, text):
     assert "download it again" in line
 
 
+def test_an_index_that_leaves_a_shard_out(checkpoint):
+    directory = checkpoint.write_shards(3)
+    index = directory / f"{FILE}.index.json"
+    content = json.loads(index.read_text())
+    content["weight_map"] = {
+        name: shard for name, shard in content["weight_map"].items() if "00002" not in shard
+    }
+    index.write_text(json.dumps(content))
+    line = refusal(directory)
+    assert str(directory) in line
+    assert "is missing; the download is incomplete" in line
+
+
+def test_a_truncated_shard(checkpoint):
+    directory = checkpoint.write_shards(3)
+    path = directory / "model-00002.safetensors"
+    os.truncate(path, path.stat().st_size - 1)
+    line = refusal(directory)
+    assert f"{path} is truncated or damaged" in line
+
+
 # Tensors that do not fit.
 
 
