@@ -40,6 +40,7 @@ def assemble(
     for layer in range(c.num_hidden_layers):
         weights = _layer(files, f"layers.{layer}.", layer, c, dtype)
         mx.eval(_arrays(weights))
+        mx.clear_cache()  # what a layer was made from is of no use to the next
         layers.append(weights)
         if on_load is not None:
             on_load(layer + 1, total)

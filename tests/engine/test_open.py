@@ -142,7 +142,7 @@ def test_an_unknown_model_says_what_can_be_given(spec):
 def test_a_gguf_file_is_refused_with_what_would_work(tmp_path):
     path = tmp_path / "model.gguf"
     path.write_bytes(b"GGUF")
-    with pytest.raises(ModelFormatError, match="GGUF file.*deepseek-ai/DeepSeek-V4-Flash-0731"):
+    with pytest.raises(ModelFormatError, match=r"GGUF file.*deepseek-ai/DeepSeek-V4-Flash-0731"):
         open_engine(str(path))
 
 
