@@ -1,5 +1,5 @@
-"""The commands beside a run: `doctor`, `config`, `model`. Those with a file of their own are called
-from here: `batch`, `cache`, `sessions`, `tools`.
+"""The commands beside a run: `doctor` and `config`. Those with a file of their own are called from
+here: `batch`, `cache`, `model`, `sessions`, `tools`.
 
 In: their arguments. Out: a few lines on stdout, or JSON with `--json`; the exit code. Each imports
 what it needs; none of them loads weights or changes anything.
@@ -13,12 +13,10 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ds4_agent.agent.cli import Parser, add_common, options_from
 from ds4_agent.agent.display import visible
-from ds4_agent.agent.errors import UsageError
 from ds4_agent.agent.printing import warn
 
 if TYPE_CHECKING:
@@ -48,18 +46,19 @@ def run_command(name: str, arguments: Sequence[str]) -> int:
         from ds4_agent.agent.cache_commands import run_cache
 
         return run_cache(arguments)
+    if name == "model":
+        from ds4_agent.agent.model_commands import run_model
+
+        return run_model(arguments)
     actions: dict[str, dict[str, Callable[[argparse.Namespace], int]]] = {
         "doctor": {"": _doctor},
         "config": {"show": _config_show, "path": _config_path, "prompt": _config_prompt},
-        "model": {"list": _model_list, "info": _model_info},
     }
     parser = Parser(prog=f"ds4-agent {name}", allow_abbrev=False)
     parser.set_defaults(action="")
     if name != "doctor":
         choices = sorted(actions[name])
         parser.add_argument("action", choices=choices, metavar="|".join(choices))
-    if name == "model":
-        parser.add_argument("name", nargs="?", help="nano, or a checkpoint directory")
     if name == "config":
         parser.add_argument("--profile", metavar="NAME", help="of `prompt`: handbook, lean or nano")
         parser.add_argument("--append-system-prompt", metavar="TEXT")
@@ -203,84 +202,20 @@ def _profile_of(options: RunOptions, model: str) -> str:
 
     if model == "nano" or model.startswith(SCRIPTED):
         return options.settings.prompt_profile or "nano"
+    from ds4_agent.agent.model_commands import model_directory
     from ds4_agent.engine.local import default_context, says_nano
     from ds4_agent.engine.weights.checkpoint import read_config
 
-    directory = _model_directory(model)
+    directory = model_directory(model)
     longest = read_config(directory).max_position_embeddings
     of_model = "nano" if says_nano(directory) else "lean"
     context = options.settings.ctx or default_context(longest)
     return profile_of(options.settings, of_model, context, keeps_states=options.keeps_states)
 
 
-def _model_list(chosen: argparse.Namespace) -> int:
-    """The bundled model, and the one that is configured."""
-    from ds4_agent.engine.open import NANO
-
-    options = options_from(chosen, is_headless=True)
-    configured = options.settings.model or "nano"
-    names = ["nano"] if configured == "nano" else ["nano", configured]
-    listed = [
-        {
-            "name": name,
-            "directory": os.fspath(NANO if name == "nano" else Path(name).expanduser()),
-            "is_default": name == configured,
-        }
-        for name in names
-        if not name.startswith(SCRIPTED)
-    ]
-    if chosen.json:
-        _print_json(listed)
-        return 0
-    for entry in listed:
-        mark = "*" if entry["is_default"] else " "
-        print(f"{mark} {visible(str(entry['name']))}  {visible(str(entry['directory']))}")
-    return 0
-
-
-def _model_info(chosen: argparse.Namespace) -> int:
-    """What a checkpoint is, from its files' heads."""
-    from ds4_agent.engine.weights.checkpoint import fingerprint, read_config
-
-    options = options_from(chosen, is_headless=True)
-    name = chosen.name or options.settings.model or "nano"
-    directory = _model_directory(name)
-    config = read_config(directory)
-    info = {
-        "name": name,
-        "directory": os.fspath(directory),
-        "fingerprint": fingerprint(directory),
-        "bytes": sum(path.stat().st_size for path in directory.glob("*.safetensors")),
-        "layers": config.num_hidden_layers,
-        "hidden_size": config.hidden_size,
-        "experts": config.n_routed_experts,
-        "experts_per_token": config.num_experts_per_tok,
-        "vocabulary": config.vocab_size,
-        "longest_context": config.max_position_embeddings,
-    }
-    if chosen.json:
-        _print_json(info)
-        return 0
-    for key, value in info.items():
-        shown = f"{value:,}" if isinstance(value, int) else visible(str(value))
-        print(f"{key.replace('_', ' '):<18} {shown}")
-    return 0
-
-
 def _tokenizer(model: str) -> Tokenizer:
+    from ds4_agent.agent.model_commands import model_directory
     from ds4_agent.engine.dsml.tokenizer import Tokenizer
 
-    directory = _model_directory("nano" if model.startswith(SCRIPTED) else model)
+    directory = model_directory("nano" if model.startswith(SCRIPTED) else model)
     return Tokenizer.from_file(directory / "tokenizer.json")
-
-
-def _model_directory(name: str) -> Path:
-    from ds4_agent.engine.errors import ModelFormatError
-    from ds4_agent.engine.open import NANO
-
-    if name.startswith(SCRIPTED):
-        raise UsageError(f"{name} is a script, not a checkpoint; it has no information")
-    directory = NANO if name == "nano" else Path(name).expanduser()
-    if not directory.is_dir():
-        raise ModelFormatError(f"there is no model directory {directory}; see model list")
-    return directory

@@ -1,4 +1,5 @@
-"""Rules that an answer to a question leaves behind: in config.toml, for all sessions to come.
+"""Rules that an answer to a question leaves behind, and the model that `model use` names: in
+config.toml, for all sessions to come.
 
 In: a call that was asked about. Out: the rule that allows it again, and config.toml with that rule
 added, its comments and layout kept. A rule is only offered where it means this very call: its text
@@ -9,7 +10,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from ds4_agent.agent.display import has_hidden
 from ds4_agent.agent.errors import UsageError
 from ds4_agent.agent.rules import allowed_by, parse_rules, subject
 
-__all__ = ["add_allow_rule", "rule_for"]
+__all__ = ["add_allow_rule", "rule_for", "set_model"]
 
 _PATTERN = set("*?[]")
 _OF_PATHS = ("read", "write", "edit", "list", "search")
@@ -53,22 +54,43 @@ def rule_for(tool: str, effect: str, arguments: Mapping[str, Any], outside: str)
 def add_allow_rule(config_file: Path, rule: str) -> None:
     """Add `rule` to [permissions] allow. Raises UsageError with the file as it was."""
     import tomlkit
+
+    def add(document: Any) -> bool:
+        table = document.setdefault("permissions", tomlkit.table())
+        rules = table.setdefault("allow", [])
+        if rule in rules:
+            return False
+        rules.append(rule)
+        return True
+
+    _change(config_file, add, "add a rule to")
+
+
+def set_model(config_file: Path, name: str) -> None:
+    """Make `name` the model of config.toml. Raises UsageError with the file as it was."""
+
+    def put(document: Any) -> bool:
+        document["model"] = name
+        return True
+
+    _change(config_file, put, "name the model in")
+
+
+def _change(config_file: Path, change: Callable[[Any], bool], aim: str) -> None:
+    """Write the file with a change to its document, unless that says there is none."""
+    import tomlkit
     from tomlkit.exceptions import TOMLKitError
 
     file = Path(os.path.realpath(config_file))  # a link to the user's dotfiles stays one
     try:
         text = file.read_bytes().decode("utf-8") if file.exists() else ""
         document = tomlkit.parse(text)
-        table = document.setdefault("permissions", tomlkit.table())
-        rules = table.setdefault("allow", [])
-        if rule in rules:
-            return
-        rules.append(rule)
-        _write(file, tomlkit.dumps(document).encode("utf-8"))
+        if change(document):
+            _write(file, tomlkit.dumps(document).encode("utf-8"))
     except OSError as error:
         raise UsageError(f"cannot write {config_file}: {error.strerror or error}") from error
     except (TOMLKitError, UnicodeDecodeError, AttributeError, TypeError) as error:
-        raise UsageError(f"cannot add a rule to {config_file}: {error}") from error
+        raise UsageError(f"cannot {aim} {config_file}: {error}") from error
 
 
 def _write(file: Path, data: bytes) -> None:

@@ -7,6 +7,7 @@ __all__ = [
     "Cancelled",
     "ContextFullError",
     "EngineError",
+    "MemoryLimitError",
     "ModelFormatError",
     "ScriptError",
     "StoreError",
@@ -20,6 +21,10 @@ class EngineError(Exception):
 
 class ModelFormatError(EngineError):
     """A model directory is missing, truncated or foreign, or a tensor does not fit the config."""
+
+
+class MemoryLimitError(EngineError):
+    """A model and its context do not fit into this machine's memory."""
 
 
 class ContextFullError(EngineError):

@@ -131,7 +131,7 @@ def _load(
             f"{directory}: tokenizer.json has {tokenizer.vocab_size:,} ids and config.json "
             f"{config.vocab_size:,}; the two are of different models"
         )
-    model = load_model(directory, on_load=report)
+    model = load_model(directory, on_load=report, context_length=length)
     runtime = Runtime(
         worker=worker,
         model=model,

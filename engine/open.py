@@ -49,6 +49,11 @@ def open_engine(
 
 def _directory(spec: str) -> Path:
     directory = Path(spec).expanduser()
+    if directory.suffix == ".gguf":
+        raise ModelFormatError(
+            f"{spec} is a GGUF file, which this engine does not read; give the directory of a "
+            "safetensors checkpoint, for instance deepseek-ai/DeepSeek-V4-Flash-0731"
+        )
     if not os.path.isdir(directory):  # unlike Path.is_dir, False where looking is forbidden
         raise ModelFormatError(
             f"there is no readable model directory {spec}; give a directory with config.json, "

@@ -16,6 +16,7 @@ from ds4_agent.engine.model.arrays import Array, cast, compact, fp32, library, r
 from ds4_agent.engine.model.compressor import compress
 from ds4_agent.engine.model.config import ModelConfig
 from ds4_agent.engine.model.indexer import chosen_mask, chosen_rows, visibility
+from ds4_agent.engine.model.packed import product
 from ds4_agent.engine.model.parameters import AttentionWeights
 from ds4_agent.engine.model.rope import Rotary, rotate
 from ds4_agent.engine.model.rows import Rows
@@ -158,7 +159,7 @@ class _Inputs:
 
 def _inputs(x: Array, weights: AttentionWeights, turn: Array, config: ModelConfig) -> _Inputs:
     c = config
-    projected = cast(x, weights.inputs) @ weights.inputs.T
+    projected = product(cast(x, weights.inputs), weights.inputs)
     kv = fp32(projected[..., c.q_lora_rank : c.q_lora_rank + c.head_dim])
     kv = rotate(rms_norm(kv, weights.kv_norm, c.rms_norm_eps), turn)
     if c.kv_simulation:
@@ -194,7 +195,7 @@ def _local_queries(
     c = config
     low = rms_norm(projected[..., : c.q_lora_rank], weights.q_norm, c.rms_norm_eps)
     low = cast(low, weights.q)
-    q = fp32(low @ weights.q.T).reshape(*low.shape[:-1], c.num_attention_heads, c.head_dim)
+    q = fp32(product(low, weights.q)).reshape(*low.shape[:-1], c.num_attention_heads, c.head_dim)
     return low, rotate(rms_norm(q, weights.q_scale, c.rms_norm_eps), turn[..., None, :])
 
 
@@ -203,8 +204,8 @@ def _outputs(out: Array, weights: AttentionWeights, turn: Array, config: ModelCo
     out = cast(rotate(out, library(out).conj(turn)[..., None, :]), weights.inputs)
     lead = out.shape[:-2]
     groups = out.reshape(*lead, config.o_groups, -1).swapaxes(-2, -3)
-    mixed = groups @ weights.out_groups.swapaxes(1, 2)
-    return mixed.swapaxes(-2, -3).reshape(*lead, -1) @ weights.out.T
+    mixed = product(groups, weights.out_groups)
+    return product(mixed.swapaxes(-2, -3).reshape(*lead, -1), weights.out)
 
 
 def _turn(weights: AttentionWeights, turns: Turns) -> Array:
@@ -246,7 +247,8 @@ def _index_queries(
     """Index queries [..., heads, dim] and head weights [..., heads], fp32."""
     c = config
     assert weights.index is not None
-    q = (low @ weights.index.q.T).reshape(*low.shape[:-1], c.index_n_heads, c.index_head_dim)
+    q = product(low, weights.index.q)
+    q = q.reshape(*low.shape[:-1], c.index_n_heads, c.index_head_dim)
     q = rotate(fp32(q), turn[..., None, :])
     if weights.index.rotation is not None:
         q = round_index(q, weights.index.rotation)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ds4_agent.engine.model.arrays import Array, cast, fp32, library, like
 from ds4_agent.engine.model.config import ModelConfig
+from ds4_agent.engine.model.packed import Weight, expert_of, gathered_product, product
 from ds4_agent.engine.model.parameters import ExpertWeights
 from ds4_agent.engine.model.sigmoid import sigmoid
 from ds4_agent.engine.model.tiles import on_cpu
@@ -54,7 +55,7 @@ def apply_experts(
     else:
         routed = _sorted(stream, like(x, chosen), weights, config)
     mixed = (shares[..., None, :] @ fp32(routed))[..., 0, :]
-    shared = _swiglu(stream @ weights.shared_gate_up.T, config) @ weights.shared_down.T
+    shared = product(_swiglu(product(stream, weights.shared_gate_up), config), weights.shared_down)
     return mixed + fp32(shared)
 
 
@@ -72,9 +73,8 @@ def _gathered(
 ) -> mx.array:
     """A few tokens: [tokens, k, hidden], each expert's matrix read for each token."""
     x = x[:, None, None]  # [tokens, 1, 1, hidden]
-    hidden = mx.gather_mm(x, weights.gate_up.swapaxes(1, 2), rhs_indices=chosen)
-    hidden = _swiglu(hidden, config)
-    return mx.gather_mm(hidden, weights.down.swapaxes(1, 2), rhs_indices=chosen)[:, :, 0]
+    hidden = _swiglu(gathered_product(x, weights.gate_up, chosen), config)
+    return gathered_product(hidden, weights.down, chosen)[:, :, 0]
 
 
 def _sorted(x: mx.array, chosen: mx.array, weights: ExpertWeights, config: ModelConfig) -> mx.array:
@@ -84,13 +84,8 @@ def _sorted(x: mx.array, chosen: mx.array, weights: ExpertWeights, config: Model
     order = mx.argsort(flat)
     experts = flat[order]
     rows = x[order // k][:, None]  # [tokens * k, 1, hidden]
-    hidden = mx.gather_mm(
-        rows, weights.gate_up.swapaxes(1, 2), rhs_indices=experts, sorted_indices=True
-    )
-    hidden = _swiglu(hidden, config)
-    out = mx.gather_mm(
-        hidden, weights.down.swapaxes(1, 2), rhs_indices=experts, sorted_indices=True
-    )
+    hidden = gathered_product(rows, weights.gate_up, experts, sorted_indices=True)
+    out = gathered_product(_swiglu(hidden, config), weights.down, experts, sorted_indices=True)
     return out[:, 0][mx.argsort(order)].reshape(tokens, k, -1)
 
 
@@ -119,7 +114,6 @@ def _one_by_one(
     return out[like(x, np.argsort(order).astype(np.int32))].reshape(*chosen.shape, -1)
 
 
-def _expert(rows: Array, stacked: Array, expert: int) -> Array:
+def _expert(rows: Array, stacked: Weight, expert: int) -> Array:
     """rows [n, k] or [n, 1, k] times the expert's matrix [m, k], transposed."""
-    # A slice is a view; MLX would gather, and so copy, the matrix of a single index.
-    return rows @ stacked[expert : expert + 1].reshape(stacked.shape[1:]).T
+    return product(rows, expert_of(stacked, expert))

@@ -11,11 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ds4_agent.engine.errors import TokenRangeError
-from ds4_agent.engine.model.arrays import Array, by_columns, library, like, on_host, rms_norm
+from ds4_agent.engine.model.arrays import Array, by_columns, library, on_host, rms_norm
 from ds4_agent.engine.model.attention import Turns, advance, attend, attend_each, turns_of
 from ds4_agent.engine.model.config import ModelConfig
 from ds4_agent.engine.model.experts import apply_experts, route
 from ds4_agent.engine.model.hyper import collapse_streams, read_streams, write_streams
+from ds4_agent.engine.model.packed import has_packed, product, rows_of
 from ds4_agent.engine.model.parameters import Parameters
 from ds4_agent.engine.model.parts import Before, Behind, part_spans, run_parts
 from ds4_agent.engine.model.rope import Rotary
@@ -36,6 +37,7 @@ class Model:
         self._parameters = parameters
         self._rotary = Rotary.of(config)
         self._on_host: Parameters | None = None
+        in_numpy = in_numpy and not has_packed(parameters)  # numpy knows no quantised product
         if on_cpu() and parameters.dtype == mx.float32 and in_numpy:
             host = on_host(parameters)
             # The embedding is read by rows.
@@ -136,9 +138,10 @@ class Model:
         """The residual streams [tokens or 1, n, hidden] behind the last layer, in the library of
         the weights. Asks for each layer's state `before` the tokens, hands on the one `behind`."""
         embed, config = weights.embed, self.config
-        shape = (len(ids), config.hc_mult, config.hidden_size)
-        streams = library(embed).broadcast_to(embed[like(embed, ids)][:, None], shape)
         in_numpy = weights is self._on_host
+        shape = (len(ids), config.hc_mult, config.hidden_size)
+        rows = rows_of(embed, ids if in_numpy else mx.array(ids))
+        streams = library(rows).broadcast_to(rows[:, None], shape)
         positions = np.arange(position, position + len(ids), dtype=np.int64)
         turns = turns_of(positions, config, self._rotary, in_numpy=in_numpy)
         for layer, own in enumerate(weights.layers):
@@ -191,7 +194,7 @@ class Model:
     def _logits(self, streams: Array, p: Parameters) -> Array:
         """[..., vocab] fp32 of streams [..., n, hidden]."""
         x = collapse_streams(streams, p.head_fn, p.head_base, self.config)
-        return rms_norm(x, p.norm, self.config.rms_norm_eps) @ p.head.T
+        return product(rms_norm(x, p.norm, self.config.rms_norm_eps), p.head)
 
     def _checked(self, tokens: Sequence[int]) -> NDArray[np.int32]:
         ids = np.asarray(tokens, dtype=np.int64)

@@ -1,6 +1,6 @@
 """The weights of a model in the engine's own layout, as frozen values: projections of one input
-fused, experts stacked, gate and up side by side. Shapes are written here once. It reads no file
-(that is `weights`) and computes nothing.
+fused, experts stacked, gate and up side by side. Shapes are written here once; a `Weight` may be
+quantised (see packed.py). It reads no file (that is `weights`) and computes nothing.
 """
 
 from dataclasses import dataclass
@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ds4_agent.engine.model.arrays import Array
+from ds4_agent.engine.model.packed import Weight
 
 __all__ = [
     "AttentionWeights",
@@ -47,22 +48,22 @@ class PoolWeights:
 class IndexWeights:
     """The indexer of a CSA layer."""
 
-    q: Array  # [index_n_heads * index_head_dim, q_lora_rank] stream dtype
+    q: Weight  # [index_n_heads * index_head_dim, q_lora_rank] stream dtype
     norm: Array  # [index_head_dim] fp32, of the index keys
     rotation: Array | None  # [index_head_dim, index_head_dim] fp32 Hadamard, for kv_simulation
 
 
 @dataclass(frozen=True)
 class AttentionWeights:
-    inputs: Array  # [q_lora_rank + head_dim (+ index_n_heads), hidden] stream dtype
+    inputs: Weight  # [q_lora_rank + head_dim (+ index_n_heads), hidden] stream dtype
     q_norm: Array  # [q_lora_rank] fp32
     kv_norm: Array  # [head_dim] fp32
-    q: Array  # [heads * head_dim, q_lora_rank] stream dtype
+    q: Weight  # [heads * head_dim, q_lora_rank] stream dtype
     q_scale: Array  # [head_dim] fp32, all head_dim^-0.5: the scores' scale
     sinks: Array  # [heads] fp32
     score_bound: float  # no score or sink can be larger, whatever the input
-    out_groups: Array  # [groups, o_lora_rank, heads * head_dim / groups] stream dtype
-    out: Array  # [hidden, groups * o_lora_rank] stream dtype
+    out_groups: Weight  # [groups, o_lora_rank, heads * head_dim / groups] stream dtype
+    out: Weight  # [hidden, groups * o_lora_rank] stream dtype
     pool: PoolWeights | None
     index: IndexWeights | None
 
@@ -72,10 +73,10 @@ class ExpertWeights:
     router: Array  # [experts, hidden] fp32
     bias: Array | None  # [experts] fp32, for the choice only; None on hash-routed layers
     table: NDArray[np.int32] | None  # [vocab, experts per token]; hash-routed layers only
-    gate_up: Array  # [experts, 2 * intermediate, hidden] stream dtype
-    down: Array  # [experts, hidden, intermediate] stream dtype
-    shared_gate_up: Array  # [2 * intermediate, hidden] stream dtype
-    shared_down: Array  # [hidden, intermediate] stream dtype
+    gate_up: Weight  # [experts, 2 * intermediate, hidden] stream dtype
+    down: Weight  # [experts, hidden, intermediate] stream dtype
+    shared_gate_up: Weight  # [2 * intermediate, hidden] stream dtype
+    shared_down: Weight  # [hidden, intermediate] stream dtype
 
 
 @dataclass(frozen=True)
@@ -90,12 +91,12 @@ class LayerWeights:
 
 @dataclass(frozen=True)
 class Parameters:
-    embed: Array  # [vocab, hidden] stream dtype
+    embed: Weight  # [vocab, hidden] stream dtype
     layers: tuple[LayerWeights, ...]
     head_fn: Array  # [n, n * hidden] fp32, times its scale
     head_base: Array  # [n] fp32
     norm: Array  # [hidden] fp32
-    head: Array  # [vocab, hidden] fp32: logits are exact to fp32
+    head: Weight  # [vocab, hidden] fp32: logits are exact to fp32
 
     @property
     def dtype(self) -> mx.Dtype:

@@ -1,9 +1,10 @@
 """Builds the engine's layout from official tensors: fuses projections of one input, stacks experts,
-folds scales. In: an open checkpoint and its config. Out: evaluated `Parameters`, layer by layer so
-that at most one layer is held twice. It opens no file itself.
+folds scales; quantised projections stay so. In: an open checkpoint and its config. Out: evaluated
+`Parameters`, layer by layer so that at most one layer is held twice. It opens no file itself.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import is_dataclass
 
 import mlx.core as mx
 import numpy as np
@@ -11,6 +12,7 @@ import numpy as np
 from ds4_agent.engine.errors import ModelFormatError
 from ds4_agent.engine.model.config import ModelConfig
 from ds4_agent.engine.model.hyper import hyper_weights
+from ds4_agent.engine.model.packed import Packed, Weight, grouped, joined, stacked
 from ds4_agent.engine.model.parameters import (
     AttentionWeights,
     ExpertWeights,
@@ -38,11 +40,12 @@ def assemble(
     for layer in range(c.num_hidden_layers):
         weights = _layer(files, f"layers.{layer}.", layer, c, dtype)
         mx.eval(_arrays(weights))
+        mx.clear_cache()  # what a layer was made from is of no use to the next
         layers.append(weights)
         if on_load is not None:
             on_load(layer + 1, total)
     n, wide = c.hc_mult, c.hc_mult * c.hidden_size
-    embed = files.floats("embed.weight", (c.vocab_size, c.hidden_size), dtype)
+    embed = files.weight("embed.weight", (c.vocab_size, c.hidden_size), dtype)
     tied = c.tie_word_embeddings and "head.weight" not in files
     head_name = "embed.weight" if tied else "head.weight"
     head_fn = files.floats("hc_head_fn", (n, wide), mx.float32)
@@ -53,9 +56,9 @@ def assemble(
         head_fn=head_fn * head_scale,
         head_base=files.floats("hc_head_base", (n,), mx.float32),
         norm=files.floats("norm.weight", (c.hidden_size,), mx.float32),
-        head=files.floats(head_name, (c.vocab_size, c.hidden_size), mx.float32),
+        head=files.weight(head_name, (c.vocab_size, c.hidden_size), mx.float32),
     )
-    mx.eval([value for value in vars(parameters).values() if isinstance(value, mx.array)])
+    mx.eval(_arrays(parameters))
     if on_load is not None:
         on_load(total, total)
     return parameters
@@ -90,30 +93,30 @@ def _attention(
 ) -> AttentionWeights:
     heads_width = c.num_attention_heads * c.head_dim
     inputs = [
-        files.floats(f"{prefix}wq_a.weight", (c.q_lora_rank, c.hidden_size), dtype),
-        files.floats(f"{prefix}wkv.weight", (c.head_dim, c.hidden_size), dtype),
+        files.weight(f"{prefix}wq_a.weight", (c.q_lora_rank, c.hidden_size), dtype),
+        files.weight(f"{prefix}wkv.weight", (c.head_dim, c.hidden_size), dtype),
     ]
     is_csa = c.layer_kinds[layer] == "csa"
     if is_csa:
         shape = (c.index_n_heads, c.hidden_size)
-        inputs.append(files.floats(f"{prefix}indexer.weights_proj.weight", shape, dtype))
+        inputs.append(files.weight(f"{prefix}indexer.weights_proj.weight", shape, dtype))
     per_group = heads_width // c.o_groups
     mixed = c.o_groups * c.o_lora_rank
-    out_groups = files.floats(f"{prefix}wo_a.weight", (mixed, per_group), dtype)
+    out_groups = files.weight(f"{prefix}wo_a.weight", (mixed, per_group), dtype)
     has_rows = c.layer_kinds[layer] != "sliding"
     kv_norm = files.floats(f"{prefix}kv_norm.weight", (c.head_dim,), mx.float32)
     sinks = files.floats(f"{prefix}attn_sink", (c.num_attention_heads,), mx.float32)
     pool = _pool(files, prefix, layer, c) if has_rows else None
     return AttentionWeights(
-        inputs=mx.concatenate(inputs, axis=0),
+        inputs=joined(inputs),
         q_norm=files.floats(f"{prefix}q_norm.weight", (c.q_lora_rank,), mx.float32),
         kv_norm=kv_norm,
-        q=files.floats(f"{prefix}wq_b.weight", (heads_width, c.q_lora_rank), dtype),
+        q=files.weight(f"{prefix}wq_b.weight", (heads_width, c.q_lora_rank), dtype),
         q_scale=mx.full((c.head_dim,), c.head_dim**-0.5),
         sinks=sinks,
         score_bound=_score_bound([kv_norm] + ([pool.norm] if pool else []), sinks, c),
-        out_groups=out_groups.reshape(c.o_groups, c.o_lora_rank, per_group),
-        out=files.floats(f"{prefix}wo_b.weight", (c.hidden_size, mixed), dtype),
+        out_groups=grouped(out_groups, c.o_groups),
+        out=files.weight(f"{prefix}wo_b.weight", (c.hidden_size, mixed), dtype),
         pool=pool,
         index=_index(files, f"{prefix}indexer.", c, dtype) if is_csa else None,
     )
@@ -170,7 +173,7 @@ def _half(x: mx.array, half: int, axis: int) -> mx.array:
 def _index(files: TensorFiles, prefix: str, c: ModelConfig, dtype: mx.Dtype) -> IndexWeights:
     shape = (c.index_n_heads * c.index_head_dim, c.q_lora_rank)
     return IndexWeights(
-        q=files.floats(f"{prefix}wq_b.weight", shape, dtype),
+        q=files.weight(f"{prefix}wq_b.weight", shape, dtype),
         norm=files.floats(f"{prefix}compressor.norm.weight", (c.index_head_dim,), mx.float32),
         rotation=hadamard(c.index_head_dim) if c.kv_simulation else None,
     )
@@ -198,31 +201,48 @@ def _experts(
         table=None if table is None else np.ascontiguousarray(table),
         gate_up=gate_up,
         down=down,
-        shared_gate_up=mx.concatenate(
-            [files.floats(f"{shared}{w}.weight", (wide, hidden), dtype) for w in ("w1", "w3")]
+        shared_gate_up=joined(
+            [files.weight(f"{shared}{w}.weight", (wide, hidden), dtype) for w in ("w1", "w3")]
         ),
-        shared_down=files.floats(f"{shared}w2.weight", (hidden, wide), dtype),
+        shared_down=files.weight(f"{shared}w2.weight", (hidden, wide), dtype),
     )
 
 
 def _routed(
     files: TensorFiles, prefix: str, c: ModelConfig, dtype: mx.Dtype
-) -> tuple[mx.array, mx.array]:
+) -> tuple[Weight, Weight]:
     """(gate over up [experts, 2 * intermediate, hidden], down [experts, hidden, intermediate])."""
     experts, wide, hidden = c.n_routed_experts, c.moe_intermediate_size, c.hidden_size
-    if f"{prefix}gate_up_proj" in files:  # transformers stacks them
-        return (
-            files.floats(f"{prefix}gate_up_proj", (experts, 2 * wide, hidden), dtype),
-            files.floats(f"{prefix}down_proj", (experts, hidden, wide), dtype),
+    down = f"{prefix}down_proj.weight"
+    if down not in files:  # DeepSeek's, one by one
+        gate, up = (_stack(files, prefix, name, (wide, hidden), c, dtype) for name in ("w1", "w3"))
+        return joined([gate, up]), _stack(files, prefix, "w2", (hidden, wide), c, dtype)
+    if f"{prefix}gate_up_proj.weight" in files:
+        name = f"{prefix}gate_up_proj.weight"
+        gate_up = files.weight(name, (experts, 2 * wide, hidden), dtype)
+    else:
+        names = (f"{prefix}gate_proj.weight", f"{prefix}up_proj.weight")
+        gate_up = joined([files.weight(name, (experts, wide, hidden), dtype) for name in names])
+    return gate_up, files.weight(down, (experts, hidden, wide), dtype)
+
+
+def _stack(
+    files: TensorFiles,
+    prefix: str,
+    name: str,
+    shape: tuple[int, int],
+    c: ModelConfig,
+    dtype: mx.Dtype,
+) -> Weight:
+    """One matrix of every expert, [experts, *shape]."""
+    names = [f"{prefix}{expert}.{name}.weight" for expert in range(c.n_routed_experts)]
+    whole = stacked([files.weight(own, shape, dtype) for own in names])
+    if whole is None:
+        raise ModelFormatError(
+            f"{files.directory}: {prefix}*.{name} are in several formats; download it again"
         )
-    gate_up, down = [], []
-    for expert in range(experts):
-        own = f"{prefix}{expert}."
-        gate = files.floats(f"{own}w1.weight", (wide, hidden), dtype)
-        up = files.floats(f"{own}w3.weight", (wide, hidden), dtype)
-        gate_up.append(mx.concatenate([gate, up]))
-        down.append(files.floats(f"{own}w2.weight", (hidden, wide), dtype))
-    return mx.stack(gate_up), mx.stack(down)
+    mx.eval(_arrays(whole) if isinstance(whole, Packed) else whole)  # the parts can go
+    return whole
 
 
 def _arrays(weights: object) -> list[mx.array]:
@@ -231,6 +251,9 @@ def _arrays(weights: object) -> list[mx.array]:
     for value in vars(weights).values():
         if isinstance(value, mx.array):
             found.append(value)
-        elif hasattr(value, "__dataclass_fields__"):
+        elif isinstance(value, tuple):
+            found += [part for part in value if isinstance(part, mx.array)]
+            found += [a for part in value if is_dataclass(part) for a in _arrays(part)]
+        elif is_dataclass(value):
             found += _arrays(value)
     return found

@@ -12,14 +12,17 @@ from typing import Any
 import mlx.core as mx
 
 from ds4_agent.engine import cpu
-from ds4_agent.engine.errors import ModelFormatError
+from ds4_agent.engine.errors import MemoryLimitError, ModelFormatError
+from ds4_agent.engine.machine import Machine, this_machine
 from ds4_agent.engine.model.config import ModelConfig
 from ds4_agent.engine.model.model import Model
 from ds4_agent.engine.model.tiles import on_cpu
 from ds4_agent.engine.weights.assemble import assemble
-from ds4_agent.engine.weights.tensors import TensorFiles, weight_files
+from ds4_agent.engine.weights.files import weight_files
+from ds4_agent.engine.weights.plan import Plan, plan_memory
+from ds4_agent.engine.weights.tensors import TensorFiles
 
-__all__ = ["NUMERICS", "fingerprint", "load_model", "read_config"]
+__all__ = ["NUMERICS", "fingerprint", "load_model", "plan_model", "read_config"]
 
 # Raised when the same weights and tokens would give another state.
 NUMERICS = 2
@@ -42,20 +45,57 @@ def load_model(
     dtype: mx.Dtype | None = None,
     on_load: Callable[[int, int], None] | None = None,
     kv_simulation: bool = False,
+    context_length: int = 0,
+    machine: Machine | None = None,
 ) -> Model:
     """Load and evaluate all weights.
 
     `dtype` is that of the streams, projections and stored rows: fp32 on a CPU and bf16 on a GPU
     unless given; what needs fp32 is fp32 in any case. `on_load(done, total)` follows the layers.
-    Raises ModelFormatError before anything large is read wherever the headers show the fault.
+    Raises ModelFormatError before anything large is read wherever the headers show the fault, and
+    MemoryLimitError where `machine`, this one unless given, has no room for it and for
+    `context_length` tokens.
     """
     if on_cpu():
         cpu.prepare()
     config = read_config(directory, kv_simulation=kv_simulation)
     files = TensorFiles(directory)
     if dtype is None:
-        dtype = mx.float32 if on_cpu() else mx.bfloat16
+        dtype = _stream_dtype()
+    refusal = _plan(directory, config, files, context_length, dtype, machine).refusal()
+    if refusal is not None:
+        raise MemoryLimitError(refusal)
     return Model(config, assemble(files, config, dtype, on_load))
+
+
+def plan_model(directory: Path, context_length: int, machine: Machine | None = None) -> Plan:
+    """What the checkpoint would take with a context of so many tokens, from its headers only.
+    Raises ModelFormatError."""
+    config, files = read_config(directory), TensorFiles(directory)
+    return _plan(directory, config, files, context_length, _stream_dtype(), machine)
+
+
+def _stream_dtype() -> mx.Dtype:
+    return mx.float32 if on_cpu() else mx.bfloat16
+
+
+def _plan(
+    directory: Path,
+    config: ModelConfig,
+    files: TensorFiles,
+    context_length: int,
+    dtype: mx.Dtype,
+    machine: Machine | None,
+) -> Plan:
+    return plan_memory(
+        directory,
+        config,
+        files.entries,
+        context_length,
+        machine or this_machine(),
+        stream_bytes=dtype.size,
+        on_cpu=on_cpu(),
+    )
 
 
 def fingerprint(directory: Path) -> str:

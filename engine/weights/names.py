@@ -1,5 +1,6 @@
 """The names tensors go by. In: a name of any dialect (official, transformers, transformers as it
-saves). Out: the official name, which is the one the rest of the engine uses. Pure string work.
+saves, the MLX ports). Out: the official name, which is the one the rest of the engine uses. Pure
+string work.
 """
 
 import re
@@ -7,12 +8,14 @@ import re
 __all__ = ["official_name"]
 
 _PREFIXES = ("language_model.", "model.")
+_STARTS = (("embed_tokens.", "embed."), ("lm_head.", "head."))  # then weight, scales or biases
 _WHOLE = {
-    "embed_tokens.weight": "embed.weight",
-    "lm_head.weight": "head.weight",
     "hc_head.hc_fn": "hc_head_fn",
     "hc_head.hc_base": "hc_head_base",
     "hc_head.hc_scale": "hc_head_scale",
+    "hc_head.fn": "hc_head_fn",
+    "hc_head.base": "hc_head_base",
+    "hc_head.scale": "hc_head_scale",
 }
 # Applied in order to the part behind `layers.N.`.
 _RULES = tuple(
@@ -36,6 +39,10 @@ _RULES = tuple(
         (r"^attn\.(q_a|q_b|o_a|o_b)_proj\.", r"attn.w\1."),
         (r"^attn\.kv_proj\.", "attn.wkv."),
         (r"^ffn\.gate\.e_score_correction_bias$", "ffn.gate.bias"),
+        # Of stacked experts; transformers leaves `.weight` away.
+        (r"^ffn\.switch_mlp\.", "ffn.experts."),
+        (r"^(ffn\.experts\.(?:gate_up|gate|up|down)_proj)$", r"\1.weight"),
+        (r"^(ffn\.experts\.(?:gate_up|gate|up|down)_proj)_(scales|biases)$", r"\1.\2"),
         (r"^ffn\.shared_experts\.gate_proj\.", "ffn.shared_experts.w1."),
         (r"^ffn\.shared_experts\.down_proj\.", "ffn.shared_experts.w2."),
         (r"^ffn\.shared_experts\.up_proj\.", "ffn.shared_experts.w3."),
@@ -49,6 +56,9 @@ def official_name(name: str) -> str:
     for prefix in _PREFIXES:
         name = name.removeprefix(prefix)
     name = _WHOLE.get(name, name)
+    for start, official in _STARTS:
+        if name.startswith(start):
+            name = official + name.removeprefix(start)
     layer = _LAYER.match(name)
     if layer is None:
         return name

@@ -29,6 +29,7 @@ class TensorEntry:
     file: Path
     dtype: str
     shape: tuple[int, ...]
+    start: int  # byte of the file at which its data begin
 
 
 def read_header(path: Path) -> dict[str, TensorEntry]:
@@ -48,10 +49,10 @@ def read_header(path: Path) -> dict[str, TensorEntry]:
         raise _damaged(path, "its header is not that of a safetensors file")
     header.pop("__metadata__", None)
     room = size - 8 - length
-    return {name: _entry(path, name, value, room) for name, value in header.items()}
+    return {name: _entry(path, name, value, 8 + length, room) for name, value in header.items()}
 
 
-def _entry(path: Path, name: str, value: Any, room: int) -> TensorEntry:
+def _entry(path: Path, name: str, value: Any, base: int, room: int) -> TensorEntry:
     try:
         dtype, shape = str(value["dtype"]), tuple(int(n) for n in value["shape"])
         start, stop = (int(n) for n in value["data_offsets"])
@@ -62,7 +63,7 @@ def _entry(path: Path, name: str, value: Any, room: int) -> TensorEntry:
         raise _damaged(path, f"its entry for {name} does not fit its shape")
     if stop > room:
         raise _damaged(path, f"it ends {stop - room:,} bytes before the end of {name}")
-    return TensorEntry(path, dtype, shape)
+    return TensorEntry(path, dtype, shape, base + start)
 
 
 def _damaged(path: Path, what: str) -> ModelFormatError:

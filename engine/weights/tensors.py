@@ -1,120 +1,229 @@
 """The tensors of a checkpoint directory by official name, read one at a time. In: a directory of
-safetensors, one file or shards. Out: arrays of the expected shape and dtype, or one
-`ModelFormatError` line naming file and tensor. It knows no model structure.
+safetensors, one file or shards. Out: arrays, or `Packed` weights that stay quantised, of the
+expected shape and dtype, or one `ModelFormatError` line naming file and tensor. It knows no model
+structure.
 """
 
-import json
 from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
 from ds4_agent.engine.errors import ModelFormatError
+from ds4_agent.engine.model.packed import Packed, Weight, unpacked
+from ds4_agent.engine.weights.files import GOOD_REPOSITORY, weight_files
 from ds4_agent.engine.weights.names import official_name
+from ds4_agent.engine.weights.official_formats import (
+    BLOCK,
+    FP4_GROUP,
+    dequantise_fp4,
+    dequantise_fp8,
+)
+from ds4_agent.engine.weights.packed_formats import codebook_tensor, format_of
 from ds4_agent.engine.weights.safetensors_file import TensorEntry, read_header
 
-__all__ = ["TensorFiles", "weight_files"]
+__all__ = ["TensorFiles"]
 
-_FLOATS = {"F32", "F16", "BF16"}
-_INTEGERS = {"I64", "I32", "I16", "U8", "U16", "U32"}
-_CODEBOOKS = (".gguf", ".jang", ".jangtq", ".axq")
+_FLOATS = {"F32": np.float32, "F16": np.float16, "BF16": np.uint16}
+_OFFICIAL = {"F8_E4M3": 1, "I8": 2}  # DeepSeek's own: values a byte
+_INTEGERS = {
+    "I64": np.int64, "I32": np.int32, "I16": np.int16,
+    "U8": np.uint8, "U16": np.uint16, "U32": np.uint32,
+}  # fmt: skip
+_GROUP = 32  # values a scale, of mxfp8 and mxfp4
 
 
 class TensorFiles:
-    """An open checkpoint. Holds the lazily loaded arrays of each file; data is read when used."""
+    """An open checkpoint. Holds where each tensor stands; data are read when asked for."""
 
     def __init__(self, directory: Path) -> None:
         """Checks every file's header against its size. Raises ModelFormatError."""
         self.directory = directory
-        self._entries: dict[str, tuple[str, TensorEntry]] = {}
-        self._arrays: dict[Path, dict[str, mx.array]] = {}
+        self.entries: dict[str, TensorEntry] = {}  # by official name
+        self._own_names: dict[str, str] = {}
         for path in weight_files(directory):
-            for name, entry in read_header(path).items():
-                self._entries[official_name(name)] = (name, entry)
+            header = read_header(path)
+            foreign = codebook_tensor(header)
+            if foreign is not None:
+                raise ModelFormatError(
+                    f"{path}: {foreign} is of a codebook format, which this engine does not read; "
+                    f"give a plain MLX or official checkpoint, for instance {GOOD_REPOSITORY}"
+                )
+            for own_name, entry in header.items():
+                name = official_name(own_name)
+                self.entries[name], self._own_names[name] = entry, own_name
 
     def __contains__(self, name: str) -> bool:
-        return name in self._entries
+        return name in self.entries
 
     def floats(self, name: str, shape: tuple[int, ...], dtype: mx.Dtype) -> mx.array:
-        """Tensor `name` of `shape`, converted to `dtype`."""
-        entry = self._checked(name, shape)
+        """Tensor `name` of `shape`, converted to `dtype`, whatever it is stored as."""
+        weight = self.weight(name, shape, dtype)
+        return unpacked(weight) if isinstance(weight, Packed) else weight
+
+    def weight(self, name: str, shape: tuple[int, ...], dtype: mx.Dtype) -> Weight:
+        """The same, but a quantised one stays so where MLX can multiply with it."""
+        entry = self._entry(name)
+        if entry.dtype in _OFFICIAL:
+            return self._official(name, entry, shape, dtype)
+        if entry.dtype == "U32":
+            return self._packed(name, entry, shape, dtype)
         if entry.dtype not in _FLOATS:
             raise ModelFormatError(
-                f"{entry.file}: {name} is {entry.dtype}; quantised weights are not supported yet "
-                "by this version, give a bf16, fp16 or fp32 checkpoint"
+                f"{entry.file}: {name} is {entry.dtype}, a format this engine does not read; give "
+                f"a bf16, fp16 or fp32 checkpoint, or a plain MLX one, or {GOOD_REPOSITORY}"
             )
-        return self._array(name).astype(dtype)
+        self._check_shape(name, entry, shape)
+        return self._float_array(name, entry).reshape(shape).astype(dtype)
 
     def integers(self, name: str, shape: tuple[int, ...]) -> NDArray[np.int32]:
         """Integer table `name` of `shape`."""
-        entry = self._checked(name, shape)
+        entry = self._entry(name)
         if entry.dtype not in _INTEGERS:
             raise ModelFormatError(
                 f"{entry.file}: {name} is {entry.dtype}, not a table of integers"
             )
-        return np.array(self._array(name)).astype(np.int32)
+        self._check_shape(name, entry, shape)
+        return _read(entry, _INTEGERS[entry.dtype]).astype(np.int32)
 
-    def _checked(self, name: str, shape: tuple[int, ...]) -> TensorEntry:
-        if name not in self._entries:
+    def _entry(self, name: str) -> TensorEntry:
+        if name not in self.entries:
             raise ModelFormatError(
                 f"{self.directory}: tensor {name} is missing; the download is incomplete or its "
                 "config.json belongs to another model"
             )
-        own_name, entry = self._entries[name]
-        # Packed weights have another shape as well; the dtype says what the matter is.
-        if entry.shape != shape and entry.dtype in _FLOATS | _INTEGERS:
+        return self.entries[name]
+
+    def _check_shape(self, name: str, entry: TensorEntry, shape: tuple[int, ...]) -> None:
+        """Matrices may be stored as one below the other: [groups * m, k] for [groups, m, k]."""
+        found, wanted = entry.shape, shape
+        if len(found) != len(shape) and min(len(found), len(shape)) > 1:
+            found, wanted = _flat(found), _flat(wanted)
+        if found != wanted:
             raise ModelFormatError(
-                f"{entry.file}: {own_name} has shape {list(entry.shape)}, and config.json asks for "
-                f"{list(shape)}; the two belong to different models"
+                f"{entry.file}: {self._own_names[name]} has shape {list(entry.shape)}, and "
+                f"config.json asks for {list(shape)}; the two belong to different models"
             )
-        return entry
 
-    def _array(self, name: str) -> mx.array:
-        own_name, entry = self._entries[name]
-        if entry.file not in self._arrays:
-            try:
-                loaded = mx.load(str(entry.file))
-            except (RuntimeError, OSError) as error:
-                raise ModelFormatError(
-                    f"{entry.file} cannot be loaded: {error}; give a bf16, fp16 or fp32 checkpoint"
-                ) from error
-            assert isinstance(loaded, dict)
-            self._arrays[entry.file] = loaded
-        return self._arrays[entry.file][own_name]
+    def _companion(self, name: str, suffix: str) -> tuple[str, TensorEntry]:
+        """The scales of a quantised weight."""
+        entry, other = self.entries[name], f"{name.removesuffix('.weight')}.{suffix}"
+        if other not in self.entries:
+            raise ModelFormatError(
+                f"{entry.file}: {name} is {entry.dtype} and its {other} is missing; "
+                "download it again, or give a bf16, fp16 or fp32 checkpoint"
+            )
+        return other, self.entries[other]
 
-
-def weight_files(directory: Path) -> list[Path]:
-    """The safetensors files of a checkpoint, in order: its index's shards, else all there are."""
-    if not directory.is_dir():
-        raise ModelFormatError(f"there is no model directory {directory}; check the path")
-    index = directory / "model.safetensors.index.json"
-    if index.is_file():
-        return [_shard(directory, name) for name in _shard_names(index)]
-    files = sorted(directory.glob("*.safetensors"))
-    if files:
-        return files
-    foreign = [p.name for p in sorted(directory.iterdir()) if p.suffix in _CODEBOOKS]
-    if foreign:
-        raise ModelFormatError(
-            f"{directory / foreign[0]} is in a format this engine does not read; give a "
-            "safetensors checkpoint, for instance deepseek-ai/DeepSeek-V4-Flash-0731"
+    def _official(
+        self, name: str, entry: TensorEntry, shape: tuple[int, ...], dtype: mx.Dtype
+    ) -> Weight:
+        """A tensor in one of DeepSeek's packed formats. No bit is lost."""
+        scale_name, scale = self._companion(name, "scale")
+        per_byte = _OFFICIAL[entry.dtype]
+        rows, columns = _flat(shape)
+        if per_byte == 2:
+            scales: tuple[int, ...] = (rows, columns // FP4_GROUP)
+        else:
+            scales = (-(-rows // BLOCK), -(-columns // BLOCK))
+        self._check_shape(name, entry, (*shape[:-1], columns // per_byte))
+        self._check_shape(scale_name, scale, scales)
+        if scale.dtype != "F8_E8M0":
+            raise ModelFormatError(
+                f"{scale.file}: {self._own_names[scale_name]} is {scale.dtype} and not F8_E8M0; "
+                f"give DeepSeek's own files, for instance {GOOD_REPOSITORY}"
+            )
+        codes = _read(entry, np.uint8).reshape(rows, -1)
+        powers = _read(scale, np.uint8)
+        # The only codes that are no numbers; FP4 has none.
+        if (powers == 255).any() or (per_byte == 1 and ((codes & 127) == 127).any()):
+            raise _no_numbers(entry, name)
+        if columns % _GROUP:  # no published weight is so narrow
+            unpack = dequantise_fp4 if per_byte == 2 else dequantise_fp8
+            return mx.array(unpack(codes, powers)).reshape(shape).astype(dtype)
+        if per_byte == 1:
+            powers = powers.repeat(BLOCK, axis=0)[:rows]
+            powers = powers.repeat(BLOCK // _GROUP, axis=1)[:, : columns // _GROUP]
+        lead = shape[:-1]
+        return Packed(
+            mx.array(codes.view(np.uint32).reshape(*lead, -1)),
+            mx.array(powers.reshape(*lead, -1)),
+            None,
+            *(("mxfp4", 4, _GROUP) if per_byte == 2 else ("mxfp8", 8, _GROUP)),
+            dtype,
         )
-    raise ModelFormatError(f"{directory} holds no *.safetensors file; download the model's weights")
+
+    def _packed(
+        self, name: str, entry: TensorEntry, shape: tuple[int, ...], dtype: mx.Dtype
+    ) -> Packed:
+        """A weight as MLX stores it: words of codes, scales and perhaps biases."""
+        scales_name, scales = self._companion(name, "scales")
+        biases_name = f"{name.removesuffix('.weight')}.biases"
+        lead, columns = shape[:-1], shape[-1]
+        found = format_of(
+            columns,
+            entry.shape[-1] if entry.shape else 0,
+            scales.shape[-1] if scales.shape else 0,
+            scales_dtype=scales.dtype,
+            has_biases=biases_name in self.entries,
+        )
+        if found is None or (scales.dtype not in _FLOATS and scales.dtype != "U8"):
+            raise ModelFormatError(
+                f"{entry.file}: {self._own_names[name]} {list(entry.shape)} with scales "
+                f"{scales.dtype} {list(scales.shape)} is no weight of {columns:,} columns in a "
+                f"format of MLX; give for instance {GOOD_REPOSITORY}"
+            )
+        words = (*lead, entry.shape[-1])
+        groups = (*lead, scales.shape[-1])
+        self._check_shape(name, entry, words)
+        self._check_shape(scales_name, scales, groups)
+        codes = mx.array(_read(entry, np.uint32).reshape(words))
+        form = (found.mode, found.bits, found.group_size, dtype)
+        if found.mode != "affine":
+            powers = _read(scales, np.uint8).reshape(groups)
+            # e8m0 has one code that is no number, nvfp4's e4m3 has two.
+            wrong = (powers & 127) == 127 if found.mode == "nvfp4" else powers == 255
+            if wrong.any():
+                raise _no_numbers(scales, scales_name)
+            return Packed(codes, mx.array(powers), None, *form)
+        biases = self.entries[biases_name]
+        self._check_shape(biases_name, biases, groups)
+        if biases.dtype not in _FLOATS:
+            raise ModelFormatError(f"{biases.file}: {biases_name} is {biases.dtype}, not floats")
+        values = [
+            self._float_array(*part).reshape(groups).astype(dtype)
+            for part in ((scales_name, scales), (biases_name, biases))
+        ]
+        return Packed(codes, values[0], values[1], *form)
+
+    def _float_array(self, name: str, entry: TensorEntry) -> mx.array:
+        values = mx.array(_read(entry, _FLOATS[entry.dtype]))
+        if entry.dtype == "BF16":
+            values = values.view(mx.bfloat16)
+        if not mx.isfinite(values).all().item():
+            raise _no_numbers(entry, name)
+        return values
 
 
-def _shard_names(index: Path) -> list[str]:
+def _flat(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Of the matrices [..., m, k] one below the other."""
+    return int(np.prod(shape[:-1])), shape[-1]
+
+
+def _no_numbers(entry: TensorEntry, name: str) -> ModelFormatError:
+    return ModelFormatError(
+        f"{entry.file}: {name} holds values that are no numbers; download it again"
+    )
+
+
+def _read(entry: TensorEntry, dtype: Any) -> NDArray[Any]:
+    """The stored numbers of a tensor, in its shape."""
+    count = int(np.prod(entry.shape))
     try:
-        names = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
-        return sorted({str(name) for name in names})
-    except OSError as error:
-        raise ModelFormatError(f"{index} cannot be read: {error.strerror or error}") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ModelFormatError(f"{index} is damaged; download it again") from error
-
-
-def _shard(directory: Path, name: str) -> Path:
-    path = directory / name
-    if Path(name).name != name or not path.is_file():
-        raise ModelFormatError(f"{path} is named by the index and missing; download it again")
-    return path
+        with entry.file.open("rb") as file:
+            file.seek(entry.start)
+            return np.fromfile(file, dtype=dtype, count=count).reshape(entry.shape)
+    except (OSError, ValueError) as error:
+        raise ModelFormatError(f"{entry.file} cannot be read: {error}") from error

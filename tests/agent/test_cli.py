@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -190,3 +191,35 @@ def test_a_wrong_command_is_one_line_and_exit_code_1(
     assert (code, out) == (1, "")
     assert words in err
     assert err.count("\n") == 1
+
+
+def test_model_plan_of_the_bundled_model(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = answer(capsys, "model", "plan", "nano", "--ctx", "8192", "--json")
+    figures = json.loads(out)
+    assert code == 0
+    assert figures["context"] == 8192
+    assert figures["fits"]
+    assert figures["needed"] == figures["weights"] + figures["kv"] + figures["work"]
+    assert figures["largest_context"] >= 8192
+
+
+def test_model_use_keeps_the_rest_of_the_configuration(
+    capsys: pytest.CaptureFixture[str], home: Path
+) -> None:
+    config_file = home / "config" / "config.toml"
+    config_file.parent.mkdir(parents=True, exist_ok=True)
+    config_file.write_text('# mine\nctx = 4096\n\n[permissions]\nallow = ["read"]\n')
+    code, out, _ = answer(capsys, "model", "use", "nano")
+    assert code == 0
+    assert "nano is the model now" in out
+    parsed = tomllib.loads(config_file.read_text())
+    assert parsed == {"ctx": 4096, "model": "nano", "permissions": {"allow": ["read"]}}
+    assert config_file.read_text().startswith("# mine\n")
+
+
+def test_model_use_of_no_model(capsys: pytest.CaptureFixture[str], home: Path) -> None:
+    assert answer(capsys, "model", "use")[0] == 1
+    code, _, err = answer(capsys, "model", "use", "/nonexistent")
+    assert code == 2
+    assert "there is no model directory /nonexistent" in err
+    assert not (home / "config" / "config.toml").exists()

@@ -139,9 +139,16 @@ def test_an_unknown_model_says_what_can_be_given(spec):
         open_engine(spec)
 
 
-def test_a_file_is_no_model_directory(tmp_path):
+def test_a_gguf_file_is_refused_with_what_would_work(tmp_path):
     path = tmp_path / "model.gguf"
     path.write_bytes(b"GGUF")
+    with pytest.raises(ModelFormatError, match=r"GGUF file.*deepseek-ai/DeepSeek-V4-Flash-0731"):
+        open_engine(str(path))
+
+
+def test_a_file_is_no_model_directory(tmp_path):
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(b"12345678")
 
     with pytest.raises(ModelFormatError, match="no readable model directory"):
         open_engine(str(path))

@@ -160,3 +160,29 @@ def official(checkpoint, tmp_path):
         official_config(checkpoint.config),
         official_tensors(checkpoint.tensors),
     )
+
+
+@pytest.fixture(scope="session")
+def dialects():
+    """dialects.py beside this file."""
+    path = Path(__file__).with_name("dialects.py")
+    spec = importlib.util.spec_from_file_location("weights_dialects", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def wide():
+    """(official config, official tensors) of a tiny model whose rows are whole groups of 32, and
+    whose FP8 blocks are cut at the edges."""
+    tiny = load_tiny()
+    sizes = {
+        "hidden_size": 160,
+        "moe_intermediate_size": 96,
+        "num_attention_heads": 8,
+        "q_lora_rank": 64,
+        "o_lora_rank": 80,
+    }
+    config = {**tiny.MODELS["mixed"], **sizes}
+    return official_config(config), official_tensors(tiny.weights(config, 7))

@@ -7,10 +7,12 @@ import os
 import mlx.core as mx
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from ds4_agent.engine.errors import EngineError, ModelFormatError
 from ds4_agent.engine.model.prefill import prefill
 from ds4_agent.engine.weights.checkpoint import fingerprint, load_model, read_config
+from ds4_agent.engine.weights.tensors import TensorFiles
 
 FILE = "model.safetensors"
 WQ_A = "model.layers.1.self_attn.q_a_proj.weight"
@@ -241,6 +243,27 @@ def test_a_damaged_index(checkpoint, text):
     assert "download it again" in line
 
 
+def test_an_index_that_leaves_a_shard_out(checkpoint):
+    directory = checkpoint.write_shards(3)
+    index = directory / f"{FILE}.index.json"
+    content = json.loads(index.read_text())
+    content["weight_map"] = {
+        name: shard for name, shard in content["weight_map"].items() if "00002" not in shard
+    }
+    index.write_text(json.dumps(content))
+    line = refusal(directory)
+    assert str(directory) in line
+    assert "is missing; the download is incomplete" in line
+
+
+def test_a_truncated_shard(checkpoint):
+    directory = checkpoint.write_shards(3)
+    path = directory / "model-00002.safetensors"
+    os.truncate(path, path.stat().st_size - 1)
+    line = refusal(directory)
+    assert f"{path} is truncated or damaged" in line
+
+
 # Tensors that do not fit.
 
 
@@ -318,20 +341,49 @@ def as_dtype(path, name, dtype):
 
 
 @pytest.mark.parametrize("layer", [0, 1])
-def test_quantised_weights_as_published(official, layer):
+def test_fp8_weights_as_published(official, layer):
     """FP8 values and their scales, as the official checkpoint has them."""
+    directory = published_fp8(official, layer, code=0x38, scale=128)
+    name = f"layers.{layer}.attn.wq_a.weight"
+    loaded = TensorFiles(directory).floats(name, (24, 48), mx.float32)
+    assert np.array_equal(np.array(loaded), np.full((24, 48), 2, dtype=np.float32))
+    load_model(directory)
+
+
+def test_fp4_weights_as_published(tmp_path):
+    """Two values a byte, the low half first, and a scale for 32 of them."""
+    tensors = {
+        "layers.0.ffn.experts.0.w1.weight": np.full((3, 32), 0x21, dtype=np.int8),
+        "layers.0.ffn.experts.0.w1.scale": np.full((3, 2), 128, dtype=np.uint8),
+    }
+    save_file(tensors, tmp_path / FILE)
+    as_dtype(tmp_path / FILE, "layers.0.ffn.experts.0.w1.scale", "F8_E8M0")
+    name = "layers.0.ffn.experts.0.w1.weight"
+    loaded = TensorFiles(tmp_path).floats(name, (3, 64), mx.float32)
+    assert np.array_equal(np.array(loaded), np.tile(np.float32([1, 2]), (3, 32)))
+
+
+def test_fp8_weights_that_are_no_numbers(official):
+    line = refusal(published_fp8(official, 0, code=0x7F, scale=127))
+    assert "layers.0.attn.wq_a.weight holds values that are no numbers" in line
+
+
+def test_fp8_weights_without_their_scale(official):
+    line = refusal(published_fp8(official, 0, code=0x38, scale=None))
+    assert "layers.0.attn.wq_a.scale is missing" in line
+
+
+def published_fp8(official, layer, *, code, scale):
     name = f"layers.{layer}.attn.wq_a"
-    official.tensors[f"{name}.weight"] = np.full((24, 48), 0x38, dtype=np.uint8)
-    official.tensors[f"{name}.scale"] = np.full((1, 1), 127, dtype=np.uint8)
+    official.tensors[f"{name}.weight"] = np.full((24, 48), code, dtype=np.uint8)
+    if scale is not None:
+        official.tensors[f"{name}.scale"] = np.full((1, 1), scale, dtype=np.uint8)
     official.config["quantization_config"] = {"quant_method": "fp8", "fmt": "e4m3"}
     directory = official.write()
     as_dtype(directory / FILE, f"{name}.weight", "F8_E4M3")
-    as_dtype(directory / FILE, f"{name}.scale", "F8_E8M0")
-
-    line = refusal(directory)
-
-    assert str(directory / FILE) in line
-    assert "quantised weights are not supported yet" in line
+    if scale is not None:
+        as_dtype(directory / FILE, f"{name}.scale", "F8_E8M0")
+    return directory
 
 
 # The fingerprint.

@@ -1,0 +1,187 @@
+"""The command `model`: which models can be named, what one is, what it takes in memory, and which
+one is used where none is named.
+
+In: its arguments. Out: a few lines on stdout, or JSON with `--json`; the exit code. It loads no
+weights; `use` writes one line of config.toml.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ds4_agent.agent.cli import Parser, add_common, options_from
+from ds4_agent.agent.display import visible
+from ds4_agent.agent.errors import UsageError
+from ds4_agent.agent.sizes import shown_size
+
+if TYPE_CHECKING:
+    from ds4_agent.engine.weights.plan import Plan
+
+__all__ = ["model_directory", "run_model"]
+
+SCRIPTED = "scripted:"
+
+
+def run_model(arguments: Sequence[str]) -> int:
+    """Run `ds4-agent model …`. Raises UsageError and EngineError."""
+    actions: dict[str, Callable[[argparse.Namespace], int]] = {
+        "info": _model_info,
+        "list": _model_list,
+        "plan": _model_plan,
+        "use": _model_use,
+    }
+    parser = Parser(prog="ds4-agent model", allow_abbrev=False)
+    parser.add_argument("action", choices=sorted(actions), metavar="|".join(sorted(actions)))
+    parser.add_argument("name", nargs="?", help="nano, or a checkpoint directory")
+    parser.add_argument("--ctx", type=int, metavar="N", help="of `plan`: tokens of context")
+    parser.add_argument("--json", action="store_true", help="machine-readable")
+    add_common(parser)
+    chosen = parser.parse_intermixed_args(arguments)
+    return actions[chosen.action](chosen)
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2, ensure_ascii=True))
+
+
+def _model_list(chosen: argparse.Namespace) -> int:
+    """The bundled model, and the one that is configured."""
+    from ds4_agent.engine.open import NANO
+
+    options = options_from(chosen, is_headless=True)
+    configured = options.settings.model or "nano"
+    names = ["nano"] if configured == "nano" else ["nano", configured]
+    listed = [
+        {
+            "name": name,
+            "directory": os.fspath(NANO if name == "nano" else Path(name).expanduser()),
+            "is_default": name == configured,
+        }
+        for name in names
+        if not name.startswith(SCRIPTED)
+    ]
+    if chosen.json:
+        _print_json(listed)
+        return 0
+    for entry in listed:
+        mark = "*" if entry["is_default"] else " "
+        print(f"{mark} {visible(str(entry['name']))}  {visible(str(entry['directory']))}")
+    return 0
+
+
+def _model_info(chosen: argparse.Namespace) -> int:
+    """What a checkpoint is, from its files' heads."""
+    from ds4_agent.engine.weights.checkpoint import fingerprint, read_config
+
+    options = options_from(chosen, is_headless=True)
+    name = chosen.name or options.settings.model or "nano"
+    directory = model_directory(name)
+    config = read_config(directory)
+    info = {
+        "name": name,
+        "directory": os.fspath(directory),
+        "fingerprint": fingerprint(directory),
+        "bytes": sum(path.stat().st_size for path in directory.glob("*.safetensors")),
+        "layers": config.num_hidden_layers,
+        "hidden_size": config.hidden_size,
+        "experts": config.n_routed_experts,
+        "experts_per_token": config.num_experts_per_tok,
+        "vocabulary": config.vocab_size,
+        "longest_context": config.max_position_embeddings,
+    }
+    if chosen.json:
+        _print_json(info)
+        return 0
+    for key, value in info.items():
+        shown = f"{value:,}" if isinstance(value, int) else visible(str(value))
+        print(f"{key.replace('_', ' '):<18} {shown}")
+    return 0
+
+
+def _model_plan(chosen: argparse.Namespace) -> int:
+    """What a checkpoint and a context would take. Exit code 2 where they do not fit."""
+    from ds4_agent.engine.local import default_context
+    from ds4_agent.engine.weights.checkpoint import plan_model, read_config
+
+    settings = options_from(chosen, is_headless=True).settings
+    directory = model_directory(chosen.name or settings.model or "nano")
+    longest = read_config(directory).max_position_embeddings
+    context = settings.ctx or default_context(longest)
+    if context > longest:
+        raise UsageError(f"--ctx {context:,} is more than the {longest:,} tokens it can take")
+    plan = plan_model(directory, context)
+    if chosen.json:
+        _print_json(_plan_figures(plan))
+    else:
+        _print_plan(plan)
+    return 0 if plan.fits else 2
+
+
+def _plan_figures(plan: Plan) -> dict[str, Any]:
+    return {
+        "directory": os.fspath(plan.directory),
+        "context": plan.context,
+        "weights": plan.weights,
+        "kv": plan.kv,
+        "kv_per_token": plan.kv_token,
+        "work": plan.working,
+        "needed": plan.needed,
+        "machine_memory": plan.machine.memory,
+        "usable": plan.machine.usable,
+        "fits": plan.fits,
+        "largest_context": plan.largest_context,
+        "sysctl": plan.sysctl,
+    }
+
+
+def _print_plan(plan: Plan) -> None:
+    rows = [
+        ("weights", shown_size(plan.weights)),
+        (f"KV of {plan.context:,}", f"{shown_size(plan.kv)}  ({plan.kv_token:,} bytes a token)"),
+        ("work", f"{shown_size(plan.working)}  (a chunk of the prompt, or a layer while loading)"),
+        ("needed", shown_size(plan.needed)),
+        ("usable", f"{shown_size(plan.machine.usable)} of {shown_size(plan.machine.memory)}"),
+        ("largest context", f"{plan.largest_context:,} tokens"),
+    ]
+    for key, value in rows:
+        print(f"{key:<18} {value}")
+    print("it fits" if plan.fits else visible(plan.refusal() or ""))
+
+
+def _model_use(chosen: argparse.Namespace) -> int:
+    """Make a model the one that is used where none is named: `model` in config.toml."""
+    from ds4_agent.agent.lasting_rules import set_model
+    from ds4_agent.engine.weights.checkpoint import plan_model
+
+    if not chosen.name:
+        raise UsageError("model use needs a name: nano, or a checkpoint directory")
+    directory = model_directory(chosen.name)
+    plan = plan_model(directory, 0)  # it is a model, and all its files are there
+    name = "nano" if chosen.name == "nano" else os.fspath(directory.resolve())
+    config_file = options_from(chosen, is_headless=True).places.config_file
+    set_model(config_file, name)
+    if chosen.json:
+        _print_json({"model": name, "config": os.fspath(config_file), "fits": plan.fits})
+    else:
+        print(f"{visible(name)} is the model now ({visible(os.fspath(config_file))})")
+        if not plan.fits:
+            print(visible(plan.refusal() or ""))
+    return 0
+
+
+def model_directory(name: str) -> Path:
+    """The directory a model's name stands for. Raises UsageError and ModelFormatError."""
+    from ds4_agent.engine.errors import ModelFormatError
+    from ds4_agent.engine.open import NANO
+
+    if name.startswith(SCRIPTED):
+        raise UsageError(f"{name} is a script, not a checkpoint; it has no information")
+    directory = NANO if name == "nano" else Path(name).expanduser()
+    if not directory.is_dir():
+        raise ModelFormatError(f"there is no model directory {directory}; see model list")
+    return directory
