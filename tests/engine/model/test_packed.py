@@ -19,7 +19,13 @@ from ds4_agent.engine.model.packed import (
     unpacked,
 )
 
-FORMATS = [("affine", 3, 32), ("affine", 8, 64), ("mxfp4", 4, 32), ("mxfp8", 8, 32), ("nvfp4", 4, 16)]  # fmt: skip
+FORMATS = [
+    ("affine", 3, 32),
+    ("affine", 8, 64),
+    ("mxfp4", 4, 32),
+    ("mxfp8", 8, 32),
+    ("nvfp4", 4, 16),
+]
 
 
 def drawn(*shape):
@@ -58,7 +64,9 @@ def test_gathered_products_are_those_of_each_expert(form):
 
 def assert_gathered(weight):
     rows, experts = drawn(6, 1, 128), mx.array([0, 0, 1, 3, 3, 3])
-    each = [product(row, expert_of(weight, e)) for row, e in zip(rows, experts.tolist(), strict=True)]  # fmt: skip
+    each = [
+        product(row, expert_of(weight, e)) for row, e in zip(rows, experts.tolist(), strict=True)
+    ]
     for is_sorted in (False, True):
         got = gathered_product(rows, weight, experts, sorted_indices=is_sorted)
         assert near(got, mx.stack(each))
