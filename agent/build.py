@@ -54,10 +54,6 @@ __all__ = [
 
 # Output tokens of one step, as DeepSeek's own request layer has them; the context caps them.
 STEP_LIMITS = {"off": 8_192, "low": 65_536, "high": 65_536, "max": 131_072}
-NANO_HINT = (
-    "this is the bundled nano model: it replaces, renames, reads, creates, runs tests; "
-    "--model DIR loads a V4 Flash"
-)
 
 
 def build_agent(
@@ -401,6 +397,7 @@ def _retool(parts: _Parts, workspace: Workspace) -> Callable[[], Retooled | None
 
 def _identity(parts: _Parts, tools: Sequence[Tool]) -> Identity:
     from ds4_agent.agent.identity import Identity
+    from ds4_agent.agent.nano_hint import machine_memory, nano_hint
 
     return Identity(
         session_id=parts.records.session_id,
@@ -408,7 +405,7 @@ def _identity(parts: _Parts, tools: Sequence[Tool]) -> Identity:
         directory=os.fspath(parts.options.directory),
         tools=tuple(tool.name for tool in tools),
         tool_signatures=tuple(tool.signature() for tool in tools),
-        hint=NANO_HINT if parts.engine.model_name == "nano" else "",
+        hint=nano_hint(machine_memory()) if parts.engine.model_name == "nano" else "",
     )
 
 

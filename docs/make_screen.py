@@ -4,7 +4,8 @@
 
 In: a model (default: the bundled one), a scratch repository that is made and removed. Out:
 `question.svg` (an edit is asked about, its diff opened), `screen.svg` (two prompts later),
-`sessions.svg` (the session, its copy and the copy's copy, in the light theme). Everything is typed.
+`sessions.svg` (the session, its copy and the copy's copy, in the light theme). Everything is typed;
+only the scratch repository's path, which differs each time, is written as another.
 """
 
 import argparse
@@ -60,7 +61,7 @@ async def pictures(directory: Path, home: Path, model: str | None) -> dict[str, 
             await _until(app, pilot, lambda: bool(app.query(ApprovalPanel)))
             await pilot.pause(GRACE + 0.1)
             await pilot.press("d")
-            taken["question"] = await _shot(app, pilot)
+            taken["question"] = (await _shot(app, pilot)).replace(str(directory), "/home/you/shop")
             await pilot.pause(GRACE + 0.1)
             await pilot.press("1")
             await _idle(app, pilot)

@@ -35,6 +35,7 @@ __all__ = [
     "uncompact_text",
 ]
 
+SHORT_TITLE = 30  # characters: the figures behind it have to stay on a narrow screen
 COMPACTED = "The conversation goes on from a summary of itself; /uncompact returns to the whole."
 COMMANDS = {
     "help": "keys and commands",
@@ -103,17 +104,18 @@ def session_rows(
     tree: "Sequence[tuple[str, Summary]]", times: Mapping[str, float | None], now: float
 ) -> list[str]:
     """A session a line, behind the lines of its branch: what it was about, its size, how long until
-    it can go on (`times`, where that is known), when it was last used."""
+    it can go on (`times`, where that is known), when it was last used: what a narrow screen cuts
+    off is the least of it."""
     return [
         lines
         + " · ".join(
             (
-                one_line(summary.title, 60) or summary.id,
+                one_line(summary.title, SHORT_TITLE) or summary.id,
                 plural(summary.turns, "prompt"),
-                f"{count(summary.tokens)} tokens",
                 shown_size(summary.bytes),
                 *([f"{shown_time(t)} to resume"] if (t := times.get(summary.id)) else []),
                 _ago(now - summary.last_used),
+                f"{count(summary.tokens)} tokens",
             )
         )
         for lines, summary in tree

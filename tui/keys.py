@@ -13,6 +13,7 @@ KEYS = (
     ("Esc Esc", "back to before an earlier prompt; clear what is written"),
     ("Ctrl+C", "clear the input, interrupt, then quit"),
     ("Shift+Tab", "permission mode: ask, accept-edits, plan, auto"),
+    ("Ctrl+Z", "suspend; `fg` goes on"),
     ("Ctrl+O", "open or fold thinking and tool calls (or click one)"),
     ("PageUp, PageDown", "scroll the transcript"),
     ("Tab", "walk the transcript with the arrows: open a block, copy it"),

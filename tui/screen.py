@@ -81,6 +81,7 @@ class AgentApp(App[None]):
         Binding("escape", "interrupt", "Interrupt", show=False),
         Binding("ctrl+c,super+c", "clear_or_quit", "Clear, then quit", show=False, priority=True),
         Binding("ctrl+q", "leave(0)", "Quit", show=False, priority=True),
+        Binding("ctrl+z", "suspend_process", "Suspend", show=False, priority=True),
         Binding("shift+tab", "next_mode", "Mode", show=False, priority=True),
         Binding("alt+up", "recall_queue", "Recall", show=False, priority=True),
         Binding("ctrl+o", "toggle_all", "Open or fold", show=False, priority=True),

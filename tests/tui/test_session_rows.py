@@ -9,3 +9,9 @@ def test_a_row_says_how_long_it_takes_where_that_is_known() -> None:
     known, unknown = session_rows(tree, {"a": 0.2, "b": None}, now=0.0)
     assert " · ~0.2 s to resume · " in known
     assert "resume" not in unknown
+
+
+def test_a_long_title_leaves_its_figures_on_a_narrow_screen() -> None:
+    (row,) = session_rows([("│ ├ ", Summary("a", "word " * 40, bytes=99_999))], {"a": 120}, now=0.0)
+    assert "to resume" in row[:78]
+    assert "KB" in row[:78]
