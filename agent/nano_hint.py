@@ -1,4 +1,4 @@
-"""What a first run says of the bundled model: what it can do, and which real one this machine holds.
+"""What a first run says of the bundled model: what it can do, and which real one fits this machine.
 
 In: the machine's memory. Out: two lines of at most 78 columns.
 """
