@@ -328,9 +328,9 @@ def _news(events: SavedEvents, directory: str, today: str) -> list[str]:
     opened = events.last("resumed") or events.header
     if opened.get("cwd") not in (directory, None):
         news.append(f"Directory: {directory}")
-    times = [time for line in events.lines() if isinstance(time := line.get("time"), int | float)]
-    last = datetime.fromtimestamp(max(times, default=0)).astimezone().date().isoformat()
-    if today and times and last != today:
+    times = (line.get("time") for line in events.backwards())
+    last = next((time for time in times if isinstance(time, int | float)), None)
+    if today and last and datetime.fromtimestamp(last).astimezone().date().isoformat() != today:
         news.append(f"Date: {today}")
     return news
 
@@ -342,7 +342,7 @@ def _uses(events: SavedEvents) -> str:
         for line in events.lines()
         if line.get("type") == "assistant" and isinstance(line.get("message"), Mapping)
         for block in line["message"].get("content", ())
-        if isinstance(block, Mapping)
+        if isinstance(block, Mapping) and "id" in block
     )
     return " ".join(ids)
 
@@ -350,9 +350,9 @@ def _uses(events: SavedEvents) -> str:
 def _reminders(events: SavedEvents) -> tuple[str, ...]:
     """What the model had still to be told."""
     pending: list[str] = []
-    for line in events.lines():
+    for line in events.backwards():
         if line.get("type") == "assistant":
-            pending = []
-        elif line.get("type") == "reminder" and isinstance(line.get("text"), str):
+            break
+        if line.get("type") == "reminder" and isinstance(line.get("text"), str):
             pending.append(line["text"])
-    return tuple(pending)
+    return tuple(reversed(pending))

@@ -60,14 +60,15 @@ def measured(files: int) -> list[list[str]]:
         one, together = _batch(root, home, 1), _batch(root, home, 8)
     seconds, result = one
     prefill = result["batch"]["prefill"]
-    ratio = separate / seconds
+    ratio, best = separate / seconds, separate / together[0]
     eight = seconds / together[0]
     return [
         [f"batch: {files} files, s", f"{seconds:.1f}", "", "", "", ""],
         [f"batch: {files} runs of their own ({alone} timed), s", f"{separate:.1f}", "", "", "", ""],
+        ["batch: times as fast, one after the other", f"{ratio:.1f} x", "", "", "", ""],
         [
-            *("batch: times as fast", f"{ratio:.1f} x", "", ""),
-            *(f">= {BAR:g} x", "met" if ratio >= BAR else "MISSED"),
+            *("batch: times as fast with --jobs 8", f"{best:.1f} x", "", ""),
+            *(f">= {BAR:g} x", "met" if best >= BAR else "MISSED"),
         ],
         ["batch: files that are as asked for", f"{result['right']} of {files}", "", "", "", ""],
         ["batch: tokens prefilled", f"{prefill['prefilled_tokens']:,}", "", "", "", ""],

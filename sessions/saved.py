@@ -169,9 +169,15 @@ class SavedEvents:
         for turn in self.turns:
             yield from turn.lines
 
+    def backwards(self) -> Iterator[Record]:
+        """Every line, the newest first."""
+        for turn in reversed(self.turns):
+            yield from reversed(turn.lines)
+        yield from reversed(self.other)
+
     def last(self, kind: str) -> Record:
         """The newest line of a type; {} where there is none."""
-        return next((line for line in reversed([*self.lines()]) if line.get("type") == kind), {})
+        return next((line for line in self.backwards() if line.get("type") == kind), {})
 
 
 def read_tokens(directory: Path) -> SavedTokens:

@@ -115,7 +115,8 @@ class Runner:
             if fresh or (todo and self.shared.task.verify):  # where a check fails, a try follows
                 self._plant(fresh or todo)
                 todo = self._example(todo, fresh)
-            self._carry_out(_grouped(todo), self._jobs)
+            with self.shared.kit.engine.batching(self._jobs):
+                self._carry_out(_grouped(todo), self._jobs)
         except Cancelled:  # while the trunk was computed
             return
 
