@@ -9,7 +9,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from training.export import RUNS
+from training.config import RUNS
 
 SHARDS = 24
 MINUTES = "480"

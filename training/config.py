@@ -1,4 +1,4 @@
-"""Sizes of the nano model and their config.json.
+"""Sizes of the nano model and their config.json, and where runs are kept.
 
 In: nothing. Out: a frozen `NanoConfig` and the keys transformers' DeepseekV4Config reads. Every
 mechanism of V4 is present: windows, both compressions, indexer, sinks, hyper-connections,
@@ -8,8 +8,10 @@ hash-routed and scored experts, grouped output.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+RUNS = Path(__file__).parent / "runs"  # the folders of all runs, not in git
 SLIDING = "sliding_attention"
 CSA = "compressed_sparse_attention"
 HCA = "heavily_compressed_attention"

@@ -12,7 +12,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from training.export import RUNS
+from training.config import RUNS
 
 WIDTH, HEIGHT, LEFT, TOP, LOSS_HEIGHT, GAP = 760, 430, 64, 34, 270, 34
 RIGHT, RATE_HEIGHT = 20, 46

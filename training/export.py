@@ -15,10 +15,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from training.config import NanoConfig, transformers_config
+from training.config import RUNS, NanoConfig, transformers_config
 from training.tokenizer import INSTALLED
-
-RUNS = Path(__file__).parent / "runs"
 
 
 def stored(name: str, weight: Tensor) -> Tensor:

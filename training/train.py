@@ -23,8 +23,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional
 
-from training.config import NanoConfig
-from training.export import RUNS, export
+from training.config import RUNS, NanoConfig
+from training.export import export
 from training.front import Front, Fronts, Size
 from training.model import Model, Shape, product
 from training.optimizer import OptimizerState, initial_state, is_trained, update
