@@ -397,7 +397,8 @@ def _retool(parts: _Parts, workspace: Workspace) -> Callable[[], Retooled | None
 
 def _identity(parts: _Parts, tools: Sequence[Tool]) -> Identity:
     from ds4_agent.agent.identity import Identity
-    from ds4_agent.agent.nano_hint import machine_memory, nano_hint
+    from ds4_agent.agent.nano_hint import nano_hint
+    from ds4_agent.engine.machine import system_memory
 
     return Identity(
         session_id=parts.records.session_id,
@@ -405,7 +406,7 @@ def _identity(parts: _Parts, tools: Sequence[Tool]) -> Identity:
         directory=os.fspath(parts.options.directory),
         tools=tuple(tool.name for tool in tools),
         tool_signatures=tuple(tool.signature() for tool in tools),
-        hint=nano_hint(machine_memory()) if parts.engine.model_name == "nano" else "",
+        hint=nano_hint(system_memory()) if parts.engine.model_name == "nano" else "",
     )
 
 

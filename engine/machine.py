@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Machine", "this_machine"]
+__all__ = ["Machine", "system_memory", "this_machine"]
 
 _CGROUP = Path("/sys/fs/cgroup/memory.max")
 _MEMINFO = Path("/proc/meminfo")
@@ -34,10 +34,17 @@ def this_machine() -> Machine:
         total = int(info.get("total_memory", 0))
         if total:
             return Machine(total, int(info.get("free_memory", total)))
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    limit = _number(_CGROUP)
+    memory, limit = system_memory(), _number(_CGROUP)
     memory = memory if limit is None else min(memory, limit)
     return Machine(memory, min(memory, _available(memory)))
+
+
+def system_memory() -> int:
+    """Bytes of memory the system has; 0 where it does not say. Needs no MLX."""
+    try:
+        return max(0, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    except (OSError, ValueError):
+        return 0
 
 
 def _number(path: Path) -> int | None:

@@ -2,7 +2,8 @@
 
 import pytest
 
-from ds4_agent.agent.nano_hint import GIB, machine_memory, nano_hint
+from ds4_agent.agent.nano_hint import GIB, nano_hint
+from ds4_agent.engine.machine import system_memory
 
 
 @pytest.mark.parametrize(
@@ -23,4 +24,4 @@ def test_it_says_which_real_model_the_memory_holds(gib: int, says: str) -> None:
 
 
 def test_this_machine_says_its_memory() -> None:
-    assert machine_memory() > GIB // 4
+    assert system_memory() > GIB // 4
