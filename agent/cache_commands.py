@@ -7,17 +7,17 @@ and may be used beside a running agent; what it uses stays.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ds4_agent.agent.cli import Parser, add_common, options_from
 from ds4_agent.agent.display import visible
 from ds4_agent.agent.errors import UsageError
 from ds4_agent.agent.places import find_places
+from ds4_agent.agent.printing import print_json
 from ds4_agent.agent.sizes import parse_size, shown_size
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def _list(chosen: argparse.Namespace, directory: Path) -> int:
 
     listed = places(directory)
     if chosen.json:
-        _print_json(
+        print_json(
             [
                 {
                     "model": place.root,
@@ -105,7 +105,7 @@ def _stats(chosen: argparse.Namespace, directory: Path) -> int:
 
     found = facts(directory)
     if chosen.json:
-        _print_json(
+        print_json(
             {
                 "directory": os.fspath(directory),
                 "bytes": found.size,
@@ -145,7 +145,7 @@ def _verify(chosen: argparse.Namespace, directory: Path) -> int:
     found = verify(directory)
     if chosen.json:
         damaged = [{"file": file, "reason": reason} for file, reason in found.damaged]
-        _print_json(
+        print_json(
             {
                 "files": found.files,
                 "bytes": found.size,
@@ -176,7 +176,7 @@ def _clear(chosen: argparse.Namespace, directory: Path) -> int:
 
 def _print_pruned(chosen: argparse.Namespace, pruned: Pruned) -> int:
     if chosen.json:
-        _print_json(
+        print_json(
             {
                 "deleted": {"files": pruned.files, "bytes": pruned.size},
                 "left": {"files": pruned.files_left, "bytes": pruned.size_left},
@@ -196,7 +196,3 @@ def _when(seconds: float) -> datetime:
         return datetime.fromtimestamp(seconds).astimezone()
     except (OverflowError, ValueError, OSError):
         return datetime.fromtimestamp(0).astimezone()
-
-
-def _print_json(value: Any) -> None:
-    print(json.dumps(value, indent=2, ensure_ascii=True))

@@ -8,7 +8,6 @@ what it needs; none of them loads weights or changes anything.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from ds4_agent.agent.cli import Parser, add_common, options_from
 from ds4_agent.agent.display import visible
-from ds4_agent.agent.printing import warn
+from ds4_agent.agent.printing import print_json, warn
 
 if TYPE_CHECKING:
     from ds4_agent.agent.build import RunOptions
@@ -70,10 +69,6 @@ def run_command(name: str, arguments: Sequence[str]) -> int:
     return actions[name][chosen.action](chosen)
 
 
-def _print_json(value: Any) -> None:
-    print(json.dumps(value, indent=2, ensure_ascii=True))
-
-
 def _doctor(chosen: argparse.Namespace) -> int:
     """What the engine runs on and what is there. Exit code 2 when the engine does not work."""
     import platform
@@ -101,7 +96,7 @@ def _doctor(chosen: argparse.Namespace) -> int:
         problem = str(error)
         report["engine"] = {"error": problem}
     if chosen.json:
-        _print_json(report)
+        print_json(report)
     else:
         _print_doctor(report)
     return 2 if problem else 0
@@ -131,7 +126,7 @@ def _config_path(chosen: argparse.Namespace) -> int:
     from ds4_agent.agent.places import find_places
 
     path = os.fspath(find_places(os.environ).config_file)
-    _print_json({"path": path}) if chosen.json else print(visible(path))
+    print_json({"path": path}) if chosen.json else print(visible(path))
     return 0
 
 
@@ -148,7 +143,7 @@ def _config_show(chosen: argparse.Namespace) -> int:
         for name, value in asdict(settings).items()
     }
     if chosen.json:
-        _print_json(shown)
+        print_json(shown)
         return 0
     for name, entry in shown.items():
         value = "-" if entry["value"] in (None, (), "") else entry["value"]
@@ -185,7 +180,7 @@ def _config_prompt(chosen: argparse.Namespace) -> int:
     tokens = len(tokenizer.encode([segment for _, part in parts for segment in part]))
     if chosen.json:
         listed = [{"name": n, "tokens": count, "text": said} for n, count, said in counted]
-        _print_json({"profile": profile, "model": model, "tokens": tokens, "sections": listed})
+        print_json({"profile": profile, "model": model, "tokens": tokens, "sections": listed})
         return 0
     print(visible(text))
     for notice in memory.notices:

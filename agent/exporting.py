@@ -15,11 +15,10 @@ __all__ = ["export_session"]
 
 def export_session(session: Path, file: Path) -> None:
     """Write what was said in `session` to `file`."""
-    from ds4_agent.agent.printing import check_writable, write_atomically
+    from ds4_agent.agent.printing import check_writable, to_json, write_atomically
     from ds4_agent.agent.session_contents import whole
     from ds4_agent.agent.session_entries import entries
     from ds4_agent.agent.session_markdown import markdown
-    from ds4_agent.agent.session_rows import to_json
     from ds4_agent.sessions.lines import read_lines
     from ds4_agent.sessions.summary import EVENTS, read_summary
 

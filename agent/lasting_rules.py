@@ -1,5 +1,4 @@
-"""Rules that an answer to a question leaves behind, and the model that `model use` names: in
-config.toml, for all sessions to come.
+"""Rules that an answer to a question leaves behind: in config.toml, for all sessions to come.
 
 In: a call that was asked about. Out: the rule that allows it again, and config.toml with that rule
 added, its comments and layout kept. A rule is only offered where it means this very call: its text
@@ -8,18 +7,16 @@ has no sign that a pattern reads otherwise, and nothing a reader would not see.
 
 from __future__ import annotations
 
-import os
-import tempfile
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ds4_agent.agent.config_file import change_config
 from ds4_agent.agent.display import has_hidden
 from ds4_agent.agent.errors import UsageError
 from ds4_agent.agent.rules import allowed_by, parse_rules, subject
 
-__all__ = ["add_allow_rule", "rule_for", "set_model"]
+__all__ = ["add_allow_rule", "rule_for"]
 
 _PATTERN = set("*?[]")
 _OF_PATHS = ("read", "write", "edit", "list", "search")
@@ -63,49 +60,4 @@ def add_allow_rule(config_file: Path, rule: str) -> None:
         rules.append(rule)
         return True
 
-    _change(config_file, add, "add a rule to")
-
-
-def set_model(config_file: Path, name: str) -> None:
-    """Make `name` the model of config.toml. Raises UsageError with the file as it was."""
-
-    def put(document: Any) -> bool:
-        document["model"] = name
-        return True
-
-    _change(config_file, put, "name the model in")
-
-
-def _change(config_file: Path, change: Callable[[Any], bool], aim: str) -> None:
-    """Write the file with a change to its document, unless that says there is none."""
-    import tomlkit
-    from tomlkit.exceptions import TOMLKitError
-
-    file = Path(os.path.realpath(config_file))  # a link to the user's dotfiles stays one
-    try:
-        text = file.read_bytes().decode("utf-8") if file.exists() else ""
-        document = tomlkit.parse(text)
-        if change(document):
-            _write(file, tomlkit.dumps(document).encode("utf-8"))
-    except OSError as error:
-        raise UsageError(f"cannot write {config_file}: {error.strerror or error}") from error
-    except (TOMLKitError, UnicodeDecodeError, AttributeError, TypeError) as error:
-        raise UsageError(f"cannot {aim} {config_file}: {error}") from error
-
-
-def _write(file: Path, data: bytes) -> None:
-    """The whole file or nothing, with the mode it had."""
-    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    mode = file.stat().st_mode & 0o777 if file.exists() else 0o600
-    descriptor, name = tempfile.mkstemp(prefix=".config.", dir=file.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as opened:
-            opened.write(data)
-            opened.flush()
-            os.fchmod(descriptor, mode)
-            os.fsync(descriptor)
-        os.replace(name, file)
-    except BaseException:
-        with suppress(OSError):
-            os.unlink(name)
-        raise
+    change_config(config_file, add, "add a rule to")

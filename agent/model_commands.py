@@ -8,15 +8,16 @@ weights; `use` writes one line of config.toml.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ds4_agent.agent.cli import Parser, add_common, options_from
+from ds4_agent.agent.config_file import change_config
 from ds4_agent.agent.display import visible
 from ds4_agent.agent.errors import UsageError
+from ds4_agent.agent.printing import print_json
 from ds4_agent.agent.sizes import shown_size
 
 if TYPE_CHECKING:
@@ -45,10 +46,6 @@ def run_model(arguments: Sequence[str]) -> int:
     return actions[chosen.action](chosen)
 
 
-def _print_json(value: Any) -> None:
-    print(json.dumps(value, indent=2, ensure_ascii=True))
-
-
 def _model_list(chosen: argparse.Namespace) -> int:
     """The bundled model, and the one that is configured."""
     from ds4_agent.engine.open import NANO
@@ -66,7 +63,7 @@ def _model_list(chosen: argparse.Namespace) -> int:
         if not name.startswith(SCRIPTED)
     ]
     if chosen.json:
-        _print_json(listed)
+        print_json(listed)
         return 0
     for entry in listed:
         mark = "*" if entry["is_default"] else " "
@@ -95,7 +92,7 @@ def _model_info(chosen: argparse.Namespace) -> int:
         "longest_context": config.max_position_embeddings,
     }
     if chosen.json:
-        _print_json(info)
+        print_json(info)
         return 0
     for key, value in info.items():
         shown = f"{value:,}" if isinstance(value, int) else visible(str(value))
@@ -116,7 +113,7 @@ def _model_plan(chosen: argparse.Namespace) -> int:
         raise UsageError(f"--ctx {context:,} is more than the {longest:,} tokens it can take")
     plan = plan_model(directory, context)
     if chosen.json:
-        _print_json(_plan_figures(plan))
+        print_json(_plan_figures(plan))
     else:
         _print_plan(plan)
     return 0 if plan.fits else 2
@@ -155,7 +152,6 @@ def _print_plan(plan: Plan) -> None:
 
 def _model_use(chosen: argparse.Namespace) -> int:
     """Make a model the one that is used where none is named: `model` in config.toml."""
-    from ds4_agent.agent.lasting_rules import set_model
     from ds4_agent.engine.weights.checkpoint import plan_model
 
     if not chosen.name:
@@ -164,9 +160,14 @@ def _model_use(chosen: argparse.Namespace) -> int:
     plan = plan_model(directory, 0)  # it is a model, and all its files are there
     name = "nano" if chosen.name == "nano" else os.fspath(directory.resolve())
     config_file = options_from(chosen, is_headless=True).places.config_file
-    set_model(config_file, name)
+
+    def put(document: Any) -> bool:
+        document["model"] = name
+        return True
+
+    change_config(config_file, put, "name the model in")
     if chosen.json:
-        _print_json({"model": name, "config": os.fspath(config_file), "fits": plan.fits})
+        print_json({"model": name, "config": os.fspath(config_file), "fits": plan.fits})
     else:
         print(f"{visible(name)} is the model now ({visible(os.fspath(config_file))})")
         if not plan.fits:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, cast
 from ds4_agent.agent.approval import Approvals, ApprovalsLog, Approver, CommandApprover, Mode
 from ds4_agent.agent.display import one_line
 from ds4_agent.agent.errors import UsageError
+from ds4_agent.agent.repository import repository_top
 from ds4_agent.agent.rules import parse_rules
 
 if TYPE_CHECKING:
@@ -31,11 +32,7 @@ def default_mode(options: RunOptions) -> Mode:
         return cast(Mode, options.settings.permission_mode)
     if not options.is_headless or options.settings.approver is not None:
         return "ask"
-    return "auto" if _is_in_repository(options.directory) else "ask"
-
-
-def _is_in_repository(directory: Path) -> bool:
-    return any(os.path.lexists(place / ".git") for place in (directory, *directory.parents))
+    return "auto" if repository_top(options.directory) else "ask"
 
 
 def mode_notices(options: RunOptions, mode: Mode) -> list[str]:
@@ -44,7 +41,7 @@ def mode_notices(options: RunOptions, mode: Mode) -> list[str]:
         return []
     if mode == "auto":
         return ["files may be changed and commands run here (--permission-mode ask|plan|…)"]
-    if not _is_in_repository(options.directory):
+    if repository_top(options.directory) is None:
         return [
             f"{options.directory} is no git repository, so changes could not be taken back and are "
             "refused; --permission-mode auto allows them"

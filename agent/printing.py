@@ -22,8 +22,10 @@ __all__ = [
     "check_writable",
     "json_text",
     "print_bytes",
+    "print_json",
     "print_text",
     "sole_stdout",
+    "to_json",
     "warn",
     "write_atomically",
     "write_bytes_atomically",
@@ -41,6 +43,17 @@ def warn(text: str) -> None:
 def print_text(text: str) -> None:
     """Text on stdout, at once; undecodable parts as escapes, whatever the locale."""
     print_bytes(text.encode("utf-8", "backslashreplace") + b"\n")
+
+
+def print_json(value: Any) -> None:
+    """A value on stdout, for a program."""
+    print_text(to_json(value))
+
+
+def to_json(value: Any) -> str:
+    """A value as JSON, indented, in characters that no terminal acts on."""
+    # ASCII has one that json leaves: DEL.
+    return json.dumps(value, indent=2, ensure_ascii=True).replace("\x7f", "\\u007f")
 
 
 def print_bytes(data: bytes) -> None:

@@ -18,10 +18,10 @@ from ds4_agent.agent.cli import Parser, add_common
 from ds4_agent.agent.display import one_line, visible
 from ds4_agent.agent.errors import OutputError, UsageError
 from ds4_agent.agent.places import find_places
-from ds4_agent.agent.printing import print_text, warn
+from ds4_agent.agent.printing import print_json, print_text, warn
 from ds4_agent.agent.resume_time import resume_times
 from ds4_agent.agent.session_choice import chosen_sessions, sessions_root, take, tell_others
-from ds4_agent.agent.session_rows import HEAD, as_json, print_json, row
+from ds4_agent.agent.session_rows import HEAD, as_json, row
 from ds4_agent.sessions.catalogue import find, fork, remove, rename
 from ds4_agent.sessions.errors import SessionError, SessionFileError
 

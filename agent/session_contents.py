@@ -18,7 +18,14 @@ from typing import Any
 from ds4_agent.agent.display import one_line, visible
 from ds4_agent.agent.errors import UsageError
 from ds4_agent.agent.places import find_places
-from ds4_agent.agent.printing import check_writable, print_text, warn, write_atomically
+from ds4_agent.agent.printing import (
+    check_writable,
+    print_json,
+    print_text,
+    to_json,
+    warn,
+    write_atomically,
+)
 from ds4_agent.agent.resume_time import resume_times, shown_time
 from ds4_agent.agent.rules import subject
 from ds4_agent.agent.session_choice import chosen_sessions, sessions_root, take, tell_others
@@ -28,10 +35,8 @@ from ds4_agent.agent.session_rows import (
     as_json,
     iso_time,
     local_time,
-    print_json,
     row,
     size_facts,
-    to_json,
 )
 from ds4_agent.sessions.catalogue import find
 from ds4_agent.sessions.errors import SessionFileError

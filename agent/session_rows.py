@@ -5,7 +5,6 @@ In: summaries, with whatever their logs say. Out: text that may be shown on a te
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -13,7 +12,6 @@ from functools import lru_cache
 from typing import Any
 
 from ds4_agent.agent.display import one_line
-from ds4_agent.agent.printing import print_text
 from ds4_agent.agent.resume_time import shown_time
 from ds4_agent.agent.sizes import shown_size
 from ds4_agent.sessions.summary import Summary, number_of
@@ -23,10 +21,8 @@ __all__ = [
     "as_json",
     "iso_time",
     "local_time",
-    "print_json",
     "row",
     "size_facts",
-    "to_json",
 ]
 
 HEAD = (
@@ -84,14 +80,3 @@ def iso_time(seconds: float) -> str | None:
         return datetime.fromtimestamp(seconds, UTC).isoformat() if seconds else None
     except (OSError, OverflowError, ValueError):
         return None
-
-
-def print_json(value: Any) -> None:
-    """A value on stdout, for a program."""
-    print_text(to_json(value))
-
-
-def to_json(value: Any) -> str:
-    """A value as JSON, indented, in characters that no terminal acts on."""
-    # ASCII has one that json leaves: DEL.
-    return json.dumps(value, indent=2, ensure_ascii=True).replace("\x7f", "\\u007f")

@@ -13,6 +13,8 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
+from ds4_agent.agent.repository import repository_top
+
 __all__ = ["TrustError", "is_trusted", "repository_of", "trust"]
 
 
@@ -23,10 +25,7 @@ class TrustError(Exception):
 def repository_of(directory: Path) -> Path:
     """The repository that holds `directory`, by its real path; itself where there is none."""
     real = directory.resolve()
-    for place in (real, *real.parents):
-        if os.path.lexists(place / ".git"):
-            return place
-    return real
+    return repository_top(real) or real
 
 
 def is_trusted(repository: Path, trusted_file: Path) -> bool:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from ds4_agent.agent.approval import Approvals, Mode
 from ds4_agent.agent.batch.globs import fits
 from ds4_agent.agent.errors import UsageError
+from ds4_agent.agent.repository import repository_top
 from ds4_agent.agent.rules import Rule, parse_rules
 
 if TYPE_CHECKING:
@@ -62,8 +63,7 @@ def check_permissions(options: RunOptions, tools: tuple[Tool, ...], *, applies: 
         raise UsageError(
             "a batch asks nobody: --permission-mode accept-edits changes files, plan only reads"
         )
-    has_git = any(os.path.lexists(place / ".git") for place in (directory, *directory.parents))
-    if applies and mode is None and not has_git:
+    if applies and mode is None and repository_top(directory) is None:
         raise UsageError(
             f"{directory} is no git repository, so changes could not be taken back; "
             "--permission-mode accept-edits allows them, --dry-run shows them"

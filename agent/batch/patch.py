@@ -7,10 +7,11 @@ removes. Exact for any encoding; bounded work for long files.
 from __future__ import annotations
 
 import difflib
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
+
+from ds4_agent.agent.repository import repository_top
 
 __all__ = ["FilePatch", "file_patch", "patch_root"]
 
@@ -30,8 +31,7 @@ class FilePatch:
 def patch_root(directory: Path) -> Path:
     """What the names in a patch are relative to: the top of the repository that holds `directory`,
     since `git apply` reads them so wherever in it it runs; without one, `directory` itself."""
-    above = (directory, *directory.parents)
-    return next((place for place in above if os.path.lexists(place / ".git")), directory)
+    return repository_top(directory) or directory
 
 
 def file_patch(path: str, before: bytes | None, after: bytes | None) -> FilePatch:

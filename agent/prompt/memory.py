@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ds4_agent.agent.repository import repository_top
 from ds4_agent.tools.types import ToolError
 from ds4_agent.tools.workspace import OutsideError, Workspace, printable
 
@@ -69,9 +70,9 @@ def _candidates(directory: Path, own: Path) -> Iterator[tuple[str, Workspace, Pa
         yield printable(os.fspath(own)), Workspace(Path(os.path.realpath(own)).parent), own
     inner = Path(os.path.realpath(directory))
     above = [inner, *inner.parents]
-    depth = next((i for i, place in enumerate(above) if os.path.lexists(place / ".git")), 0)
-    root = Workspace(above[depth])
-    for place in reversed(above[: depth + 1]):
+    top = repository_top(inner) or inner
+    root = Workspace(top)
+    for place in reversed(above[: above.index(top) + 1]):
         path = next((place / name for name in NAMES if os.path.lexists(place / name)), None)
         if path is not None:
             yield printable(os.fspath(path.relative_to(root.root))), root, path

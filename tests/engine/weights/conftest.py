@@ -90,12 +90,17 @@ class Checkpoint:
         return self.directory
 
 
-def load_tiny():
-    """tests/golden/tiny.py, which is no installed package."""
-    spec = importlib.util.spec_from_file_location("golden_tiny", GOLDEN)
+def loaded(name, path):
+    """A Python file that is in no installed package."""
+    spec = importlib.util.spec_from_file_location(name, path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def load_tiny():
+    """tests/golden/tiny.py."""
+    return loaded("golden_tiny", GOLDEN)
 
 
 @pytest.fixture(scope="session")
@@ -165,11 +170,7 @@ def official(checkpoint, tmp_path):
 @pytest.fixture(scope="session")
 def dialects():
     """dialects.py beside this file."""
-    path = Path(__file__).with_name("dialects.py")
-    spec = importlib.util.spec_from_file_location("weights_dialects", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return loaded("weights_dialects", Path(__file__).with_name("dialects.py"))
 
 
 @pytest.fixture(scope="session")
