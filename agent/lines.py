@@ -25,7 +25,7 @@ class Lines:
         self._session = ""
         self._thinking = ""
         self._text = ""
-        self._uses: list[Line] = []
+        self._uses: dict[str, Line] = {}  # the step's calls, also those that came to nothing
         self._known: set[str] = set()
         self._tasks: dict[str, Lines] = {}
 
@@ -36,10 +36,13 @@ class Lines:
                 self._thinking += text
             case ev.TextDelta(text):
                 self._text += text
+            case ev.CallStarted(call_id, name):
+                self._use(call_id, name, {})
+            case ev.CallArgument(call_id, name, text) if call_id in self._uses:
+                written = self._uses[call_id]["input"]
+                written[name] = written.get(name, "") + text
             case ev.CallReady(call_id, name, arguments):
-                self._known.add(call_id)
-                use = {"type": "tool_use", "id": call_id, "name": name, "input": dict(arguments)}
-                self._uses.append(use)
+                self._use(call_id, name, dict(arguments))
             case ev.RunStarted():
                 self._session = event.session_id
                 return [_init(event)]
@@ -80,6 +83,11 @@ class Lines:
             return []
         return [line | {"parent_tool_use_id": task} for line in self._tasks[task].feed(event)]
 
+    def _use(self, call_id: str, name: str, arguments: Line) -> None:
+        self._known.add(call_id)
+        use = {"type": "tool_use", "id": call_id, "name": name, "input": arguments}
+        self._uses[call_id] = use
+
     def _assistant(self) -> list[Line]:
         content: list[Line] = []
         if self._thinking:
@@ -87,8 +95,8 @@ class Lines:
         text = self._text.rstrip("\n") if self._uses else self._text
         if text:
             content.append({"type": "text", "text": text})
-        content += self._uses
-        self._thinking, self._text, self._uses = "", "", []
+        content += self._uses.values()
+        self._thinking, self._text, self._uses = "", "", {}
         return [self._message("assistant", content)] if content else []
 
     def _tool_result(self, event: ev.CallFinished) -> Line:

@@ -96,12 +96,14 @@ def every_event() -> list[ev.Event]:
         ev.CallStarted("call_01", "bash"),
         ev.CallArgument("call_01", "command", "ls"),
         ev.CallReady("call_01", "bash", {"command": "ls"}),
+        ev.CallStarted("call_02", "edit"),
+        ev.CallArgument("call_02", "old", "retr"),
         ev.StepFinished(usage, 12, 100, 33.3),
         ev.ApprovalAsked(request),
         ev.ApprovalDecided(request, ev.Decision("allow-session"), "user"),
         ev.ToolOutput("call_01", "a\n"),
         ev.CallFinished("call_01", "bash", "a", True, "", False),
-        ev.CallFinished("call_02", "", "malformed", True, "", False),
+        ev.CallFinished("call_02", "edit", "malformed", True, "", False),
         ev.Notice("note"),
         ev.Steered("and this"),
         ev.Compacted("summary", 12, usage),
@@ -119,6 +121,24 @@ def test_every_event_has_a_line_of_the_schema_or_none_at_all(
     for event in events:
         for line in told.feed(event):
             schema(json.dumps(line))
+
+
+def test_a_call_that_comes_to_nothing_is_told_as_far_as_it_was_written() -> None:
+    told, lines = Lines(), []
+    for event in every_event():
+        lines += told.feed(event)
+    uses = [block for line in lines if line["type"] == "assistant" for block in blocks_of(line)]
+    broken = {"type": "tool_use", "id": "call_02", "name": "edit", "input": {"old": "retr"}}
+    assert broken in uses
+    results = [block for line in lines if line["type"] == "user" for block in blocks_of(line)]
+    assert [block["content"] for block in results if block.get("tool_use_id") == "call_02"] == [
+        "malformed", "malformed"  # its own, and that of the sub-agent
+    ]  # fmt: skip
+
+
+def blocks_of(line: dict[str, Any]) -> list[dict[str, Any]]:
+    content: list[dict[str, Any]] = line["message"]["content"]
+    return content
 
 
 SITUATIONS: dict[str, tuple[str, ...]] = {
