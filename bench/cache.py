@@ -285,6 +285,7 @@ def _bytes_written() -> int:
 
 def _peak(work: Callable[[], Any], *waits: Callable[[float], Any]) -> float:
     """Megabytes this process held more, at the most, while `work` was done."""
+    _give_back_memory()  # else what was freed before is used again, and nothing seems to be taken
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # forget the highest so far
     before = _memory("VmRSS")
     work()
