@@ -10,19 +10,22 @@ import subprocess
 import sys
 
 from training.config import RUNS
+from training.train import options
 
 SHARDS = 24
 MINUTES = "480"
 
 
 def main() -> None:
+    wanted = sys.argv[1:] or ["--minutes", MINUTES]
+    options().parse_args(["nano", *wanted])  # a wrong option, or --help, ends here and not later
     data = RUNS / "data"
     for number in range(SHARDS):
         if not (data / f"train-{number:03}.npz").exists():
             run("training.tasks.generate", "--first", str(number), "--episodes", "6000")
     if not (data / "held-000.npz").exists():
         run("training.tasks.generate", "--held", "--episodes", "1500")
-    run("training.train", "nano", *(sys.argv[1:] or ("--minutes", MINUTES)))
+    run("training.train", "nano", *wanted)
     run("training.export", "nano")
 
 

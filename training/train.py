@@ -97,7 +97,7 @@ class Run:
         return Size(1024, 4096, 0.2, self.shape), Size(5120, 24576, 0.08, few)
 
 
-def main() -> None:
+def options() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("name", help="folder of the run in training/runs")
     parser.add_argument("--minutes", type=float, default=90.0, help="training time in all")
@@ -110,7 +110,11 @@ def main() -> None:
     parser.add_argument(
         "--rate", type=float, default=1.0, help="factor of the learning rates; with --start below 1"
     )
-    arguments = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    arguments = options().parse_args()
     torch.set_num_threads(arguments.threads)
     torch.set_float32_matmul_precision("high")  # of no effect on a CPU
     folder = RUNS / arguments.name
