@@ -76,9 +76,9 @@ def sessions_here(root: Path, place: Path) -> list[Summary]:
 
 def in_place(choice: Choice, place: Path) -> Path:
     """The directory a session is gone on with in: where it last worked. Raises UsageError."""
-    from ds4_agent.sessions.summary import read_summary
+    from ds4_agent.sessions.catalogue import summary_of
 
-    directory = read_summary(choice.directory).directory
+    directory = summary_of(choice.directory).directory
     if not directory:
         return place
     if not os.path.isdir(directory):

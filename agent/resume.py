@@ -146,7 +146,6 @@ class _Resuming:
         self._prefix = tuple(prefix)
         self._thinking = thinking
         self._warm = warm
-        self._answers = _answers(saved.events)
 
     def resumed(self) -> Resumed:
         branch, position = self._where()
@@ -171,14 +170,13 @@ class _Resuming:
         else:
             back, broken = self._at(branch, position, self._before(turns, branch, position))
             context, tail = back.place.context, back.tail
-        calls = max([0, *(int(n) for n in _CALL.findall(_uses(self._events)))])
         return Resumed(
             place=Place(context, number),
             next_branch=next_branch,
             first=first,
             tail=tail,
             past=Past(*self._past(path, turns, is_text)),
-            calls=calls,
+            calls=_calls(self._events),
             reminders=_reminders(self._events),
             notice=self._notice(turns, branch, context, left_out),
             is_text=is_text or not position,
@@ -226,12 +224,19 @@ class _Resuming:
     def _answered(self, branch: Branch, end: int) -> list[str | None] | None:
         """What the calls of the step that ended at `end` were answered; None where the step never
         came to its end."""
+        wanted: list[int] = []  # the branch, and those it was begun from
         at: Branch | None = branch
         while at is not None:
-            if (at.number, end) in self._answers:
-                return self._answers[at.number, end]
+            wanted.append(at.number)
             at = self._tokens.branches.get(at.origin) if at.origin is not None else None
-        return None
+        found: dict[int, list[str | None]] = {}
+        for turn in reversed(self._events.turns):  # it is most often the last one's
+            for (number, place), answers in _answers(turn).items():
+                if place == end:
+                    found.setdefault(number, answers)
+            if branch.number in found:
+                break
+        return next((found[number] for number in wanted if number in found), None)
 
     def _as_text(self, turns: Sequence[SavedTurn]) -> tuple[Tail, int]:
         """The prompt and these turns as text, and how many of the first ones do not fit."""
@@ -301,24 +306,24 @@ class _Resuming:
         return f"{said}as text{least} since {why}: all of it is computed with the next prompt{lost}"
 
 
-def _answers(events: SavedEvents) -> dict[tuple[int, int], list[str | None]]:
-    """For each step by its branch and end: what its calls were answered, in their order."""
+def _answers(turn: SavedTurn) -> dict[tuple[int, int], list[str | None]]:
+    """For each step of a turn by its branch and end: what its calls were answered, in their
+    order."""
     uses: dict[tuple[int, int], list[str]] = {}
     told: dict[str, str] = {}
-    for turn in events.turns:
-        number, step = turn.branch, []
-        for line in turn.lines:
-            match line:
-                case {"type": "branch", "branch": int(number)}:
-                    pass
-                case {"type": "assistant", "at": int(at), "message": {"content": [*blocks]}}:
-                    step = [b["id"] for b in blocks if b.get("type") == "tool_use" and "id" in b]
-                    uses[number, at] = step
-                case {"type": "user", "message": {"content": [{"type": "tool_result", **block}]}}:
-                    told[str(block.get("tool_use_id"))] = str(block.get("content"))
-                case {"type": "unread", "id": str(call_id), "text": str(text)}:
-                    told[call_id] = text
-                    step.append(call_id)
+    number, step = turn.branch, []
+    for line in turn.lines:
+        match line:
+            case {"type": "branch", "branch": int(number)}:
+                pass
+            case {"type": "assistant", "at": int(at), "message": {"content": [*blocks]}}:
+                step = [b["id"] for b in blocks if b.get("type") == "tool_use" and "id" in b]
+                uses[number, at] = step
+            case {"type": "user", "message": {"content": [{"type": "tool_result", **block}]}}:
+                told[str(block.get("tool_use_id"))] = str(block.get("content"))
+            case {"type": "unread", "id": str(call_id), "text": str(text)}:
+                told[call_id] = text
+                step.append(call_id)
     return {key: [told.get(call) for call in calls] for key, calls in uses.items()}
 
 
@@ -335,16 +340,19 @@ def _news(events: SavedEvents, directory: str, today: str) -> list[str]:
     return news
 
 
-def _uses(events: SavedEvents) -> str:
-    """Every id a call had, as text."""
-    ids = (
-        str(block.get("id"))
-        for line in events.lines()
-        if line.get("type") == "assistant" and isinstance(line.get("message"), Mapping)
-        for block in line["message"].get("content", ())
-        if isinstance(block, Mapping) and "id" in block
-    )
-    return " ".join(ids)
+def _calls(events: SavedEvents) -> int:
+    """How many calls there were: they are numbered, so that the newest one says it."""
+    for line in events.backwards():
+        match line:
+            case {"type": "assistant", "message": {"content": [*blocks]}}:
+                ids = [str(b["id"]) for b in blocks if isinstance(b, Mapping) and "id" in b]
+            case {"type": "unread", "id": str(call_id)}:
+                ids = [call_id]
+            case _:
+                continue
+        if numbers := [int(number) for number in _CALL.findall(" ".join(ids))]:
+            return max(numbers)
+    return 0
 
 
 def _reminders(events: SavedEvents) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 nothing: values share one list and each knows how much of it is its own. Never changes an id.
 """
 
+import sys
 import threading
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
@@ -106,8 +107,8 @@ def check_ids(ids: Sequence[int], vocabulary: int, held: int, limit: int) -> "ar
 
 
 def _largest(packed: "array[int]") -> int:
-    if len(packed) < MANY:
+    # A model has imported it; for a script, which computes nothing, it would take longer than max.
+    np = sys.modules.get("numpy") if len(packed) >= MANY else None
+    if np is None:
         return max(packed, default=-1)
-    import numpy as np  # not for the few ids of a scripted run
-
     return int(np.frombuffer(packed, np.uint32).max())

@@ -27,7 +27,7 @@ from ds4_agent.sessions.log import SessionLog, new_session_id
 from ds4_agent.sessions.private import sync, sync_directory
 from ds4_agent.sessions.summary import EVENTS, Summary, number_of, read_summary
 
-__all__ = ["find", "fork", "in_directory", "list_sessions", "remove", "rename"]
+__all__ = ["find", "fork", "in_directory", "list_sessions", "remove", "rename", "summary_of"]
 
 INDEX_VERSION = 2  # of what a row holds: size, time in ns, the fields of a Summary but its id
 REMOVED, UNFINISHED = ".removed-", ".fork-"
@@ -56,6 +56,12 @@ def list_sessions(root: Path, directory: Path | None = None) -> list[Summary]:
     return sorted(sessions, key=attrgetter("last_used", "id"), reverse=True)
 
 
+def summary_of(session: Path) -> Summary:
+    """The summary of one session, whose log is opened only if it changed since the last list."""
+    known = load_index(session.parent, INDEX_VERSION).get(session.name)
+    return _look(os.fspath(session.parent), session.name, known)[1]
+
+
 def in_directory(sessions: list[Summary], directory: Path) -> list[Summary]:
     """Those of `sessions` that last worked in `directory`, by whatever links they came there."""
     real = os.path.realpath(directory)
@@ -80,7 +86,7 @@ def find(root: Path, name: str) -> Summary:
         raise SessionError(
             f"{name} is the beginning of {number_of(len(names), 'session')}: {shown}"
         )
-    return read_summary(root / names[0])
+    return summary_of(root / names[0])
 
 
 def rename(session: Path, title: str) -> None:

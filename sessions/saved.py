@@ -147,12 +147,14 @@ class SavedTurn:
 
 @dataclass(frozen=True)
 class SavedEvents:
-    """What was said. `turns` are all there ever were, of every branch, in the order of time."""
+    """What was said. `turns` are all there ever were, of every branch, in the order of time;
+    `newest` is the newest line of each type."""
 
     header: Record = field(default_factory=dict)
     turns: tuple[SavedTurn, ...] = ()
     other: tuple[Record, ...] = ()  # lines before the first prompt
     damaged: int = 0
+    newest: Mapping[str, Record] = field(default_factory=dict)
 
     def on(self, path: Sequence[tuple[int, int | None]]) -> tuple[SavedTurn, ...]:
         """The turns of one conversation; `path` is `SavedTokens.path`."""
@@ -163,12 +165,6 @@ class SavedEvents:
             if turn.branch in cuts and ((cut := cuts[turn.branch]) is None or turn.at < cut)
         )
 
-    def lines(self) -> Iterator[Record]:
-        """Every line, in order."""
-        yield from self.other
-        for turn in self.turns:
-            yield from turn.lines
-
     def backwards(self) -> Iterator[Record]:
         """Every line, the newest first."""
         for turn in reversed(self.turns):
@@ -177,7 +173,7 @@ class SavedEvents:
 
     def last(self, kind: str) -> Record:
         """The newest line of a type; {} where there is none."""
-        return next((line for line in self.backwards() if line.get("type") == kind), {})
+        return self.newest.get(kind, {})
 
 
 def read_tokens(directory: Path) -> SavedTokens:
@@ -227,24 +223,24 @@ def _begun(record: Record, runs: Mapping[int, Sequence[Run]]) -> Branch:
 def read_events(directory: Path) -> SavedEvents:
     """The event log of a session; empty where there is none. Raises OSError."""
     lines = read_lines(directory / EVENTS)
-    header: Record = {}
-    starts: list[int] = []
-    for index, record in enumerate(lines.records):
-        if record.get("type") == "session":
-            header = header or record
-        elif record.get("type") == "prompt":
-            starts.append(index)
-    ends = [*starts[1:], len(lines.records)]
-    turns = tuple(_turn(lines.records[start:end]) for start, end in zip(starts, ends, strict=True))
-    other = lines.records[: starts[0]] if starts else lines.records
-    return SavedEvents(header, turns, other, lines.damaged)
+    records = lines.records
+    kinds = [str(record.get("type")) for record in records]
+    newest = dict(zip(kinds, records, strict=True))
+    header = records[kinds.index("session")] if "session" in newest else {}
+    starts = [index for index, kind in enumerate(kinds) if kind == "prompt"]
+    ends = [*starts[1:], len(records)]
+    turns = tuple(
+        _turn(records[start], records[start + 1 : end])
+        for start, end in zip(starts, ends, strict=True)
+    )
+    other = records[: starts[0]] if starts else records
+    return SavedEvents(header, turns, other, lines.damaged, newest)
 
 
-def _turn(lines: Sequence[Record]) -> SavedTurn:
-    first = lines[0]
-    numbers = (first.get(key) for key in ("branch", "at", "changes"))
-    branch, at, changes = (number if isinstance(number, int) else 0 for number in numbers)
-    return SavedTurn(str(first.get("text", "")), branch, at, changes, tuple(lines[1:]))
+def _turn(first: Record, lines: tuple[Record, ...]) -> SavedTurn:
+    numbers = [first.get(key) for key in ("branch", "at", "changes")]
+    branch, at, changes = [number if isinstance(number, int) else 0 for number in numbers]
+    return SavedTurn(str(first.get("text", "")), branch, at, changes, lines)
 
 
 def ids_of(runs: Sequence[Run]) -> list[int]:

@@ -21,9 +21,14 @@ EVENTS = "events.jsonl"
 LONGEST_TITLE = 200  # characters
 MOST_RATE = 1e9  # tokens a second: no machine has more
 YEAR_3000 = 32_503_680_000.0  # seconds since 1970: no time of ours is later
-# Lines as `SessionLog` writes them that change nothing but `last_used`: they are most of a log, and
-# decoding them most of the time. Anything spelt otherwise is decoded.
-_PASSED_OVER = re.compile(rb'\{"time":(\d{1,10}(?:\.\d+)?),"type":"(?:assistant|user|tools|task)"')
+# Lines as `SessionLog` writes them of which a summary needs a number or two: they are most of a log,
+# and decoding them most of the time. Anything spelt otherwise is decoded.
+_PASSED_OVER = re.compile(
+    rb'\{"time":(\d{1,10}(?:\.\d+)?),"type":"(?:assistant|user|tools|task|system|(engine|result))"'
+)
+# Not in a text, where a quotation mark has a backslash in front of it.
+_TOKENS = re.compile(rb'"context_tokens":(\d{1,15})[,}]')
+_RATE = re.compile(rb'"prefill_rate":(\d{1,15}\.\d{1,20})[,}]')
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +126,9 @@ def _read(session: Path) -> _Found:
         for line in file:
             passed = _PASSED_OVER.match(line)
             if passed is not None and line.endswith(b"}\n"):
-                found.last_used = max(found.last_used, float(passed.group(1)))
+                found.last_used = max(found.last_used, float(passed[1]))
+                if passed[2]:
+                    _count(found, line)
                 continue
             if not line.strip():
                 continue
@@ -158,6 +165,14 @@ def _fold(found: _Found, record: dict[str, Any]) -> None:
         found.tokens = tokens
     elif kind == "result" and isinstance(rate := record.get("prefill_rate"), float):
         found.prefill_rate = rate if 0 < rate < MOST_RATE else 0.0
+
+
+def _count(found: _Found, line: bytes) -> None:
+    """What `_fold` takes from such a line."""
+    if tokens := _TOKENS.search(line):
+        found.tokens = int(tokens[1])
+    elif rate := _RATE.search(line):
+        found.prefill_rate = float(rate[1]) if float(rate[1]) < MOST_RATE else 0.0
 
 
 def _text(record: Mapping[str, Any], key: str) -> str:

@@ -92,13 +92,14 @@ class Transcript(VerticalScroll, can_focus=False):
         passages = list(passages_of(chain(story.events(unread), now)))
         for passage in passages[:-AT_FIRST]:
             self._earlier.append(passage)
-        for passage in passages[-AT_FIRST:]:
-            self._begin()
-            for event in passage:
-                self._shown[-1].events.append(event)
-                await self._newest.tell(event)
-        self.anchor()
-        await self._count_earlier()
+        with self.app.batch_update():  # one layout and one paint of all of it
+            for passage in passages[-AT_FIRST:]:
+                self._begin()
+                for event in passage:
+                    self._shown[-1].events.append(event)
+                    await self._newest.tell(event)
+            self.anchor()
+            await self._count_earlier()
 
     async def go_back(self, prompt: str) -> None:
         """Take away the last turn with this prompt and everything below it."""
