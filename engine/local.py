@@ -112,6 +112,7 @@ def _load(
     """Runs on the engine thread. A `close` while it loads stops it at the next tensor file."""
     blas.preload()
     from ds4_agent.engine.weights.checkpoint import fingerprint, load_model, read_config
+    from ds4_agent.engine.weights.stamps import refuse_changes, stamps
 
     def report(done: int, total: int) -> None:
         if worker.closed:
@@ -119,6 +120,7 @@ def _load(
         if on_load is not None:
             on_load(done, total)
 
+    before = stamps(directory)
     config = read_config(directory)
     limit = config.max_position_embeddings
     length = context_length or default_context(limit)
@@ -140,4 +142,8 @@ def _load(
         context_length=length,
         steps=Steps(worker, model, tokenizer.vocab_size),
     )
-    return runtime, fingerprint(directory)
+    # The states on disk go by the fingerprint: it has to be of the very files that were loaded.
+    refuse_changes(directory, before)
+    digest = fingerprint(directory)
+    refuse_changes(directory, before)
+    return runtime, digest

@@ -125,6 +125,7 @@ class Model:
         logits = self._logits(np.concatenate(wanted, axis=0), weights)
         return logits, State(state.position + len(ids), tuple(layers))
 
+    @np.errstate(over="ignore", invalid="ignore")  # what comes of them is found in the logits
     def _through_layers(
         self,
         weights: Parameters,
@@ -160,6 +161,7 @@ class Model:
             streams = write_streams(streams, y, mixing)
         return streams
 
+    @np.errstate(over="ignore", invalid="ignore")
     def _step_on_host(
         self, weights: Parameters, ids: NDArray[np.int32], states: Sequence[State]
     ) -> tuple[Array, list[State]]:
@@ -191,6 +193,7 @@ class Model:
         after_all = [State(int(p) + 1, own) for p, own in zip(positions, own_layers, strict=True)]
         return logits, after_all
 
+    @np.errstate(over="ignore", invalid="ignore")
     def _logits(self, streams: Array, p: Parameters) -> Array:
         """[..., vocab] fp32 of streams [..., n, hidden]."""
         x = collapse_streams(streams, p.head_fn, p.head_base, self.config)

@@ -23,6 +23,7 @@ from ds4_agent.engine.weights.official_formats import (
 )
 from ds4_agent.engine.weights.packed_formats import codebook_tensor, format_of
 from ds4_agent.engine.weights.safetensors_file import TensorEntry, read_header
+from ds4_agent.engine.weights.stamps import Stamp, changed, stamp
 
 __all__ = ["TensorFiles"]
 
@@ -43,7 +44,9 @@ class TensorFiles:
         self.directory = directory
         self.entries: dict[str, TensorEntry] = {}  # by official name
         self._own_names: dict[str, str] = {}
+        self._stamps: dict[Path, Stamp] = {}
         for path in weight_files(directory):
+            self._stamps[path] = stamp(path)
             header = read_header(path)
             foreign = codebook_tensor(header)
             if foreign is not None:
@@ -53,6 +56,12 @@ class TensorFiles:
                 )
             for own_name, entry in header.items():
                 name = official_name(own_name)
+                other = self.entries.get(name, entry).file
+                if other != path:
+                    raise ModelFormatError(
+                        f"{other} and {path} both hold {own_name}; they are of two downloads: "
+                        "remove the files of one, or get its model.safetensors.index.json"
+                    )
                 self.entries[name], self._own_names[name] = entry, own_name
 
     def __contains__(self, name: str) -> bool:
@@ -94,7 +103,10 @@ class TensorFiles:
                 f"{self.directory}: tensor {name} is missing; the download is incomplete or its "
                 "config.json belongs to another model"
             )
-        return self.entries[name]
+        entry = self.entries[name]
+        if stamp(entry.file) != self._stamps[entry.file]:
+            raise changed(entry.file)
+        return entry
 
     def _check_shape(self, name: str, entry: TensorEntry, shape: tuple[int, ...]) -> None:
         """Matrices may be stored as one below the other: [groups * m, k] for [groups, m, k]."""
@@ -138,7 +150,9 @@ class TensorFiles:
         codes = _read(entry, np.uint8).reshape(rows, -1)
         powers = _read(scale, np.uint8)
         # The only codes that are no numbers; FP4 has none.
-        if (powers == 255).any() or (per_byte == 1 and ((codes & 127) == 127).any()):
+        if (powers == 255).any():
+            raise _no_numbers(scale, scale_name)
+        if per_byte == 1 and ((codes & 127) == 127).any():
             raise _no_numbers(entry, name)
         if columns % _GROUP:  # no published weight is so narrow
             unpack = dequantise_fp4 if per_byte == 2 else dequantise_fp8

@@ -4,6 +4,7 @@ torch and transformers; only CI and make_golden.py have them.
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,10 @@ class Oracle:
         tensors = {name: torch.from_numpy(tensor.copy()) for name, tensor in weights.items()}
         self._model.load_state_dict(tensors, strict=True)
         self._model.eval()
+
+    def save(self, directory: Path) -> None:
+        """The checkpoint directory that transformers itself writes."""
+        self._model.save_pretrained(directory)
 
     @torch.inference_mode()
     def run(self, ids: list[int], continuation: int) -> Run:
