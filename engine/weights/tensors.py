@@ -103,13 +103,18 @@ class TensorFiles:
 
     def integers(self, name: str, shape: tuple[int, ...]) -> NDArray[np.int32]:
         """Integer table `name` of `shape`."""
+        entry = self.check_integers(name, shape)
+        return _read(entry, _INTEGERS[entry.dtype]).astype(np.int32)
+
+    def check_integers(self, name: str, shape: tuple[int, ...]) -> TensorEntry:
+        """Where the table stands, if there is one by its header."""
         entry = self._entry(name)
         if entry.dtype not in _INTEGERS:
             raise ModelFormatError(
                 f"{entry.file}: {name} is {entry.dtype}, not a table of integers"
             )
         self._check_shape(name, entry, shape)
-        return _read(entry, _INTEGERS[entry.dtype]).astype(np.int32)
+        return entry
 
     def _entry(self, name: str) -> TensorEntry:
         if name not in self.entries:
