@@ -83,10 +83,9 @@ def _arrays(
     if weight.is_rounded:
         matrix = part.floats(piece.source, shape, mx.float32)
         made = quantised(matrix, weight.target, importance)
-        affine = (
-            [] if made.biases is None else [made.scales.astype(dtype), made.biases.astype(dtype)]
-        )
-        return [made.codes, *(affine or [made.scales])]
+        if made.biases is None:
+            return [made.codes, made.scales]
+        return [made.codes, made.scales.astype(dtype), made.biases.astype(dtype)]
     kept = part.weight(piece.source, shape, dtype)
     assert isinstance(kept, Packed)  # the outline read the same header
     return [kept.codes, kept.scales, *([] if kept.biases is None else [kept.biases])]

@@ -1,11 +1,10 @@
-"""Writes one safetensors file whose tensors' shapes are known beforehand, rows in any order, so that
-no tensor has to be whole in memory. In: the tensors' specs, then rows. Out: the file, which has its
-name only once it is complete and on the disk.
+"""Writes one safetensors file whose tensors' shapes are known beforehand, rows in any order, so
+that no tensor has to be whole in memory. In: the tensors' specs, then rows. Out: the file, which
+has its name only once it is complete and on the disk.
 """
 
 import json
 import math
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
