@@ -30,13 +30,21 @@ SCRIPTED = "scripted:"
 
 def run_model(arguments: Sequence[str]) -> int:
     """Run `ds4-agent model …`. Raises UsageError and EngineError."""
+    if arguments and arguments[0] == "convert":  # it takes two directories
+        from ds4_agent.agent.model_convert import run_convert
+
+        return run_convert(arguments[1:])
     actions: dict[str, Callable[[argparse.Namespace], int]] = {
         "info": _model_info,
         "list": _model_list,
         "plan": _model_plan,
         "use": _model_use,
     }
-    parser = Parser(prog="ds4-agent model", allow_abbrev=False)
+    parser = Parser(
+        prog="ds4-agent model",
+        epilog="ds4-agent model convert SRC DST --recipe …: see ds4-agent model convert --help",
+        allow_abbrev=False,
+    )
     parser.add_argument("action", choices=sorted(actions), metavar="|".join(sorted(actions)))
     parser.add_argument("name", nargs="?", help="nano, or a checkpoint directory")
     parser.add_argument("--ctx", type=int, metavar="N", help="of `plan`: tokens of context")

@@ -6,6 +6,8 @@ is wrong and what to do about it. All of them end a run with exit code 2 (infras
 __all__ = [
     "Cancelled",
     "ContextFullError",
+    "ConversionError",
+    "DestinationError",
     "EngineError",
     "MemoryLimitError",
     "ModelFormatError",
@@ -25,6 +27,14 @@ class ModelFormatError(EngineError):
 
 class MemoryLimitError(EngineError):
     """A model and its context do not fit into this machine's memory."""
+
+
+class ConversionError(EngineError):
+    """A conversion of a model cannot go on: disk, source, or another one under way."""
+
+
+class DestinationError(EngineError):
+    """The directory a conversion is to write into cannot be meant. Exit code 1 (usage)."""
 
 
 class ContextFullError(EngineError):

@@ -8,6 +8,7 @@ from dataclasses import is_dataclass
 
 import mlx.core as mx
 import numpy as np
+from numpy.typing import NDArray
 
 from ds4_agent.engine.errors import ModelFormatError
 from ds4_agent.engine.model.config import ModelConfig
@@ -25,7 +26,7 @@ from ds4_agent.engine.model.parameters import (
 from ds4_agent.engine.model.simulate import hadamard
 from ds4_agent.engine.weights.tensors import TensorFiles
 
-__all__ = ["assemble"]
+__all__ = ["assemble", "routing_table"]
 
 
 def assemble(
@@ -185,12 +186,7 @@ def _experts(
     experts, wide, hidden = c.n_routed_experts, c.moe_intermediate_size, c.hidden_size
     table = bias = None
     if c.hash_routed[layer]:
-        table = files.integers(f"{prefix}gate.tid2eid", (c.vocab_size, c.num_experts_per_tok))
-        if table.min() < 0 or table.max() >= experts:
-            raise ModelFormatError(
-                f"{files.directory}: {prefix}gate.tid2eid names an expert beyond the {experts}; "
-                "its config.json belongs to another model"
-            )
+        table = routing_table(files, f"{prefix}gate.tid2eid", c)
     elif f"{prefix}gate.bias" in files:
         bias = files.floats(f"{prefix}gate.bias", (experts,), mx.float32)
     shared = f"{prefix}shared_experts."
@@ -206,6 +202,17 @@ def _experts(
         ),
         shared_down=files.weight(f"{shared}w2.weight", (hidden, wide), dtype),
     )
+
+
+def routing_table(files: TensorFiles, name: str, c: ModelConfig) -> NDArray[np.int32]:
+    """The experts of each token, [vocab, experts per token], where a layer has them in a table."""
+    table = files.integers(name, (c.vocab_size, c.num_experts_per_tok))
+    if table.min() < 0 or table.max() >= c.n_routed_experts:
+        raise ModelFormatError(
+            f"{files.directory}: {name} names an expert beyond the {c.n_routed_experts}; "
+            "its config.json belongs to another model"
+        )
+    return table
 
 
 def _routed(

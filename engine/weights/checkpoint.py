@@ -19,10 +19,11 @@ from ds4_agent.engine.model.model import Model
 from ds4_agent.engine.model.tiles import on_cpu
 from ds4_agent.engine.weights.assemble import assemble
 from ds4_agent.engine.weights.files import weight_files
+from ds4_agent.engine.weights.manifest import refuse_unfinished
 from ds4_agent.engine.weights.plan import Plan, plan_memory
 from ds4_agent.engine.weights.tensors import TensorFiles
 
-__all__ = ["NUMERICS", "fingerprint", "load_model", "plan_model", "read_config"]
+__all__ = ["NUMERICS", "config_json", "fingerprint", "load_model", "plan_model", "read_config"]
 
 # Raised when the same weights and tokens would give another state.
 NUMERICS = 2
@@ -34,7 +35,7 @@ _SAMPLE_BYTES, _SAMPLES = 1 << 20, 16
 def read_config(directory: Path, *, kv_simulation: bool = False) -> ModelConfig:
     """The configuration of the checkpoint in `directory`; "ds4_kv_simulation" in its config.json
     switches the rounding of rows on, too. Raises ModelFormatError."""
-    keys = _config_json(directory)
+    keys = config_json(directory)
     simulates = kv_simulation or bool(keys.get("ds4_kv_simulation", False))
     return ModelConfig.from_json(keys, kv_simulation=simulates)
 
@@ -128,11 +129,13 @@ def _hash_file(digest: "hashlib._Hash", path: Path) -> None:
             digest.update(file.read(_SAMPLE_BYTES))
 
 
-def _config_json(directory: Path) -> dict[str, Any]:
+def config_json(directory: Path) -> dict[str, Any]:
+    """The keys of a checkpoint's config.json. Raises ModelFormatError."""
     if not directory.is_dir():
         raise ModelFormatError(f"there is no model directory {directory}; check the path")
     path = directory / "config.json"
     if not path.is_file():
+        refuse_unfinished(directory)
         raise ModelFormatError(f"{directory} has no config.json; it is not a model directory")
     try:
         data = json.loads(path.read_text(encoding="utf-8"))

@@ -1,11 +1,11 @@
 """The names tensors go by. In: a name of any dialect (official, transformers, transformers as it
-saves, the MLX ports). Out: the official name, which is the one the rest of the engine uses. Pure
-string work.
+saves, the MLX ports). Out: the official name, which is the one the rest of the engine uses; and the
+way back, to the names of the MLX ports. Pure string work.
 """
 
 import re
 
-__all__ = ["official_name"]
+__all__ = ["mlx_name", "official_name"]
 
 _PREFIXES = ("language_model.", "model.")
 _STARTS = (("embed_tokens.", "embed."), ("lm_head.", "head."))  # then weight, scales or biases
@@ -48,6 +48,20 @@ _RULES = tuple(
         (r"^ffn\.shared_experts\.up_proj\.", "ffn.shared_experts.w3."),
     )
 )
+# The way back. Stacked experts are called what they are in the engine: ffn.experts.gate_up_proj.
+_TO_MLX = tuple(
+    (re.compile(pattern), replacement)
+    for pattern, replacement in (
+        (r"^embed\.", "embed_tokens."),
+        (r"^hc_head_(fn|base|scale)$", r"hc_head.\1"),
+        (r"\.hc_(attn|ffn)_(fn|base|scale)$", r".\1_hc.\2"),
+        (r"\.ffn\.gate\.bias$", ".ffn.gate.e_score_correction_bias"),
+        (r"\.ffn\.experts\.", ".ffn.switch_mlp."),
+        (r"\.shared_experts\.w1\.", ".shared_experts.gate_proj."),
+        (r"\.shared_experts\.w2\.", ".shared_experts.down_proj."),
+        (r"\.shared_experts\.w3\.", ".shared_experts.up_proj."),
+    )
+)
 _LAYER = re.compile(r"^(layers\.\d+\.)(.*)$")
 
 
@@ -66,3 +80,12 @@ def official_name(name: str) -> str:
     for pattern, replacement in _RULES:
         rest = pattern.sub(replacement, rest)
     return layer[1] + rest
+
+
+def mlx_name(name: str) -> str:
+    """What the MLX ports call the tensor of an official name."""
+    if name.startswith("head."):
+        return f"lm_{name}"
+    for pattern, replacement in _TO_MLX:
+        name = pattern.sub(replacement, name)
+    return f"model.{name}"

@@ -5,13 +5,13 @@ safetensors. It reads no tensor data.
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ds4_agent.engine.errors import ModelFormatError
 
-__all__ = ["TensorEntry", "read_header"]
+__all__ = ["TensorEntry", "item_bytes", "read_header"]
 
 # Bytes an element; the formats with less than a byte are stored as bytes already.
 _ITEM_BYTES = {
@@ -30,6 +30,22 @@ class TensorEntry:
     dtype: str
     shape: tuple[int, ...]
     start: int  # byte of the file at which its data begin
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row, of the last axis."""
+        return item_bytes(self.dtype) * self.shape[-1]
+
+    def rows(self, first: int, count: int) -> "TensorEntry":
+        """So many rows of the matrix [rows, k] that all matrices [..., m, k] make, one below the
+        other."""
+        shape = (count, self.shape[-1])
+        return replace(self, shape=shape, start=self.start + first * self.row_bytes)
+
+
+def item_bytes(dtype: str) -> int:
+    """Bytes an element of a dtype, in a safetensors header's spelling."""
+    return _ITEM_BYTES[dtype]
 
 
 def read_header(path: Path) -> dict[str, TensorEntry]:

@@ -4,6 +4,7 @@ expected shape and dtype, or one `ModelFormatError` line naming file and tensor.
 structure.
 """
 
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from ds4_agent.engine.weights.official_formats import (
     dequantise_fp4,
     dequantise_fp8,
 )
-from ds4_agent.engine.weights.packed_formats import codebook_tensor, format_of
+from ds4_agent.engine.weights.packed_formats import PackedFormat, codebook_tensor, format_of
 from ds4_agent.engine.weights.safetensors_file import TensorEntry, read_header
 from ds4_agent.engine.weights.stamps import Stamp, changed, stamp
 
@@ -74,28 +75,55 @@ class TensorFiles:
 
     def weight(self, name: str, shape: tuple[int, ...], dtype: mx.Dtype) -> Weight:
         """The same, but a quantised one stays so where MLX can multiply with it."""
+        found, entry = self.form(name, shape), self._entry(name)
+        if entry.dtype in _OFFICIAL:
+            return self._official(name, entry, found, shape, dtype)
+        if found is not None:
+            return self._packed(name, entry, found, shape, dtype)
+        return self._float_array(name, entry).reshape(shape).astype(dtype)
+
+    def form(self, name: str, shape: tuple[int, ...]) -> PackedFormat | None:
+        """How `weight` gives tensor `name` of `shape`: None as plain numbers. Checks all that the
+        headers show, and reads no data."""
         entry = self._entry(name)
         if entry.dtype in _OFFICIAL:
-            return self._official(name, entry, shape, dtype)
+            return self._official_form(name, entry, shape)
         if entry.dtype == "U32":
-            return self._packed(name, entry, shape, dtype)
+            return self._packed_form(name, entry, shape)
         if entry.dtype not in _FLOATS:
             raise ModelFormatError(
                 f"{entry.file}: {name} is {entry.dtype}, a format this engine does not read; give "
                 f"a bf16, fp16 or fp32 checkpoint, or a plain MLX one, or {GOOD_REPOSITORY}"
             )
         self._check_shape(name, entry, shape)
-        return self._float_array(name, entry).reshape(shape).astype(dtype)
+        return None
+
+    def rows(self, name: str, first: int, count: int) -> "TensorFiles":
+        """A view of so many rows of one weight, seen as a matrix [rows, k], and of their scales.
+        The first is a multiple of 128, for DeepSeek's scales of so many rows."""
+        base, view = name.removesuffix(".weight"), copy(self)
+        view.entries = {name: self._entry(name).rows(first, count)}
+        for other in (f"{base}.{suffix}" for suffix in ("scale", "scales", "biases")):
+            if other in self.entries:
+                per_block = BLOCK if self.entries[name].dtype == "F8_E4M3" else 1
+                blocks = first // per_block, -(-count // per_block)
+                view.entries[other] = self.entries[other].rows(*blocks)
+        return view
 
     def integers(self, name: str, shape: tuple[int, ...]) -> NDArray[np.int32]:
         """Integer table `name` of `shape`."""
+        entry = self.check_integers(name, shape)
+        return _read(entry, _INTEGERS[entry.dtype]).astype(np.int32)
+
+    def check_integers(self, name: str, shape: tuple[int, ...]) -> TensorEntry:
+        """Where the table stands, if there is one by its header."""
         entry = self._entry(name)
         if entry.dtype not in _INTEGERS:
             raise ModelFormatError(
                 f"{entry.file}: {name} is {entry.dtype}, not a table of integers"
             )
         self._check_shape(name, entry, shape)
-        return _read(entry, _INTEGERS[entry.dtype]).astype(np.int32)
+        return entry
 
     def _entry(self, name: str) -> TensorEntry:
         if name not in self.entries:
@@ -129,10 +157,10 @@ class TensorFiles:
             )
         return other, self.entries[other]
 
-    def _official(
-        self, name: str, entry: TensorEntry, shape: tuple[int, ...], dtype: mx.Dtype
-    ) -> Weight:
-        """A tensor in one of DeepSeek's packed formats. No bit is lost."""
+    def _official_form(
+        self, name: str, entry: TensorEntry, shape: tuple[int, ...]
+    ) -> PackedFormat | None:
+        """Of a tensor in one of DeepSeek's packed formats."""
         scale_name, scale = self._companion(name, "scale")
         per_byte = _OFFICIAL[entry.dtype]
         rows, columns = _flat(shape)
@@ -147,14 +175,29 @@ class TensorFiles:
                 f"{scale.file}: {self._own_names[scale_name]} is {scale.dtype} and not F8_E8M0; "
                 f"give DeepSeek's own files, for instance {GOOD_REPOSITORY}"
             )
+        if columns % _GROUP:  # no published weight is so narrow
+            return None
+        return PackedFormat(*(("mxfp4", 4) if per_byte == 2 else ("mxfp8", 8)), _GROUP)
+
+    def _official(
+        self,
+        name: str,
+        entry: TensorEntry,
+        found: PackedFormat | None,
+        shape: tuple[int, ...],
+        dtype: mx.Dtype,
+    ) -> Weight:
+        """A tensor in one of DeepSeek's packed formats. No bit is lost."""
+        per_byte = _OFFICIAL[entry.dtype]
+        rows, columns = _flat(shape)
         codes = _read(entry, np.uint8).reshape(rows, -1)
-        powers = _read(scale, np.uint8)
+        powers = _read(self._companion(name, "scale")[1], np.uint8)
         # The only codes that are no numbers; FP4 has none.
         if (powers == 255).any():
             raise _no_numbers(scale, scale_name)
         if per_byte == 1 and ((codes & 127) == 127).any():
             raise _no_numbers(entry, name)
-        if columns % _GROUP:  # no published weight is so narrow
+        if found is None:
             unpack = dequantise_fp4 if per_byte == 2 else dequantise_fp8
             return mx.array(unpack(codes, powers)).reshape(shape).astype(dtype)
         if per_byte == 1:
@@ -165,19 +208,18 @@ class TensorFiles:
             mx.array(codes.view(np.uint32).reshape(*lead, -1)),
             mx.array(powers.reshape(*lead, -1)),
             None,
-            *(("mxfp4", 4, _GROUP) if per_byte == 2 else ("mxfp8", 8, _GROUP)),
+            found.mode,
+            found.bits,
+            found.group_size,
             dtype,
         )
 
-    def _packed(
-        self, name: str, entry: TensorEntry, shape: tuple[int, ...], dtype: mx.Dtype
-    ) -> Packed:
-        """A weight as MLX stores it: words of codes, scales and perhaps biases."""
+    def _packed_form(self, name: str, entry: TensorEntry, shape: tuple[int, ...]) -> PackedFormat:
+        """Of a weight as MLX stores it: words of codes, scales and perhaps biases."""
         scales_name, scales = self._companion(name, "scales")
         biases_name = f"{name.removesuffix('.weight')}.biases"
-        lead, columns = shape[:-1], shape[-1]
         found = format_of(
-            columns,
+            shape[-1],
             entry.shape[-1] if entry.shape else 0,
             scales.shape[-1] if scales.shape else 0,
             scales_dtype=scales.dtype,
@@ -186,14 +228,33 @@ class TensorFiles:
         if found is None or (scales.dtype not in _FLOATS and scales.dtype != "U8"):
             raise ModelFormatError(
                 f"{entry.file}: {self._own_names[name]} {list(entry.shape)} with scales "
-                f"{scales.dtype} {list(scales.shape)} is no weight of {columns:,} columns in a "
+                f"{scales.dtype} {list(scales.shape)} is no weight of {shape[-1]:,} columns in a "
                 f"format of MLX; give for instance {GOOD_REPOSITORY}"
             )
-        words = (*lead, entry.shape[-1])
-        groups = (*lead, scales.shape[-1])
-        self._check_shape(name, entry, words)
+        groups = (*shape[:-1], scales.shape[-1])
+        self._check_shape(name, entry, (*shape[:-1], entry.shape[-1]))
         self._check_shape(scales_name, scales, groups)
-        codes = mx.array(_read(entry, np.uint32).reshape(words))
+        if found.mode == "affine":
+            biases = self.entries[biases_name]
+            self._check_shape(biases_name, biases, groups)
+            if biases.dtype not in _FLOATS:
+                raise ModelFormatError(
+                    f"{biases.file}: {biases_name} is {biases.dtype}, not floats"
+                )
+        return found
+
+    def _packed(
+        self,
+        name: str,
+        entry: TensorEntry,
+        found: PackedFormat,
+        shape: tuple[int, ...],
+        dtype: mx.Dtype,
+    ) -> Packed:
+        """A weight as MLX stores it."""
+        scales_name, scales = self._companion(name, "scales")
+        groups = (*shape[:-1], scales.shape[-1])
+        codes = mx.array(_read(entry, np.uint32).reshape(*shape[:-1], -1))
         form = (found.mode, found.bits, found.group_size, dtype)
         if found.mode != "affine":
             powers = _read(scales, np.uint8).reshape(groups)
@@ -202,13 +263,9 @@ class TensorFiles:
             if wrong.any():
                 raise _no_numbers(scales, scales_name)
             return Packed(codes, mx.array(powers), None, *form)
-        biases = self.entries[biases_name]
-        self._check_shape(biases_name, biases, groups)
-        if biases.dtype not in _FLOATS:
-            raise ModelFormatError(f"{biases.file}: {biases_name} is {biases.dtype}, not floats")
         values = [
             self._float_array(*part).reshape(groups).astype(dtype)
-            for part in ((scales_name, scales), (biases_name, biases))
+            for part in ((scales_name, scales), self._companion(name, "biases"))
         ]
         return Packed(codes, values[0], values[1], *form)
 
