@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ds4_agent.engine.errors import EngineError, ModelFormatError
+from ds4_agent.engine.kvstore.durable import sync_directory, sync_file
 from ds4_agent.engine.weights.safetensors_file import read_header
 
 __all__ = ["DOWN", "GATE_UP", "Importance", "read_importance", "write_importance"]
@@ -72,9 +73,10 @@ def write_importance(path: Path, importance: Importance) -> None:
     try:
         try:
             mx.save_safetensors(str(temporary), arrays, _FORMAT)
-            with temporary.open("rb+") as file:
-                os.fsync(file.fileno())
+            with temporary.open("rb") as file:
+                sync_file(file.fileno())
             temporary.replace(path)
+            sync_directory(path.parent)
         finally:
             temporary.unlink(missing_ok=True)
     except (OSError, RuntimeError) as error:  # MLX has but one kind of error
