@@ -35,7 +35,8 @@ other commands:
   ds4-agent cache list|stats|verify|prune|clear    what is kept on disk so as to compute it once
   ds4-agent tools list|new|check|run    the tools the model has, and tools of your own
   ds4-agent config show|path|prompt     settings and where they come from; the prompt, in tokens
-  ds4-agent model list|info|plan|convert|use    models that can be named; the memory one takes
+  ds4-agent model list|info|plan|convert|verify|use    models; the memory one takes; making and
+    checking quantised ones
 
 permission modes: plan reads only; ask asks before changing a file or running a command (without a
 screen and without --approver it refuses); accept-edits asks for commands only; auto asks nothing;

@@ -1,5 +1,5 @@
 """The command `model`: which models can be named, what one is, what it takes in memory, and which
-one is used where none is named.
+one is used where none is named. `verify` has a module of its own.
 
 In: its arguments. Out: a few lines on stdout, or JSON with `--json`; the exit code. It loads no
 weights; `use` writes one line of config.toml.
@@ -17,6 +17,7 @@ from ds4_agent.agent.cli import Parser, add_common, options_from
 from ds4_agent.agent.config_file import change_config
 from ds4_agent.agent.display import visible
 from ds4_agent.agent.errors import UsageError
+from ds4_agent.agent.model_verify import add_verify_options, verify_model
 from ds4_agent.agent.printing import print_json
 from ds4_agent.agent.sizes import shown_size
 
@@ -39,6 +40,7 @@ def run_model(arguments: Sequence[str]) -> int:
         "list": _model_list,
         "plan": _model_plan,
         "use": _model_use,
+        "verify": lambda chosen: verify_model(chosen, model_directory),
     }
     parser = Parser(
         prog="ds4-agent model",
@@ -49,6 +51,7 @@ def run_model(arguments: Sequence[str]) -> int:
     parser.add_argument("name", nargs="?", help="nano, or a checkpoint directory")
     parser.add_argument("--ctx", type=int, metavar="N", help="of `plan`: tokens of context")
     parser.add_argument("--json", action="store_true", help="machine-readable")
+    add_verify_options(parser)
     add_common(parser)
     chosen = parser.parse_intermixed_args(arguments)
     return actions[chosen.action](chosen)

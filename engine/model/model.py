@@ -3,7 +3,7 @@ state. Out: fp32 logits of the last token and the state after all of them, both 
 computes. It holds weights and constants only; everything that changes is in the state.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import mlx.core as mx
@@ -42,6 +42,10 @@ class Model:
             host = on_host(parameters)
             # The embedding is read by rows.
             self._on_host = replace(by_columns(host), embed=host.embed)
+
+    def changed(self, change: Callable[[Parameters], Parameters]) -> "Model":
+        """A model of these weights, changed: observed, or rounded. It shares what it can."""
+        return Model(self.config, change(self._parameters))
 
     @property
     def dtype(self) -> mx.Dtype:

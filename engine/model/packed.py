@@ -1,6 +1,7 @@
 """Weights that stay quantised in memory, and the products with weights of any kind. In: rows and a
-weight, which is an array, `Packed` codes or several of them, `Joined`. Out: rows times the weight,
-transposed. Everything packed is of MLX; it reads no file and quantises nothing.
+weight, which is an array, `Packed` codes, several of them, `Joined`, or one whose inputs are
+`Observed`. Out: rows times the weight, transposed. Everything packed is of MLX; it reads no file
+and quantises nothing.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,8 +13,8 @@ import mlx.core as mx
 from ds4_agent.engine.model.arrays import Array, library
 
 __all__ = [
-    "Joined", "Packed", "Weight", "expert_of", "gathered_product", "grouped", "has_packed",
-    "joined", "product", "rows_of", "stacked", "unpacked",
+    "Joined", "Observed", "Packed", "See", "Weight", "expert_of", "gathered_product", "grouped",
+    "has_packed", "joined", "product", "rows_of", "stacked", "unpacked",
 ]  # fmt: skip
 
 
@@ -56,7 +57,25 @@ class Joined:
         return dtype
 
 
-Weight: TypeAlias = Any  # Array, Packed or Joined
+# Is shown the rows [..., n, k] of a product before it is made, and whose matrix they meet: None of
+# a weight that is one, the number of an expert, or, where MLX gathers, experts [...]. Parts of a
+# chunk call it from several threads at once.
+See: TypeAlias = Callable[[Array, Any], None]
+
+
+@dataclass(frozen=True)
+class Observed:
+    """A weight every product of which is shown to somebody: calibration, tests."""
+
+    weight: Any  # any other Weight
+    see: See
+
+    @property
+    def dtype(self) -> Any:
+        return self.weight.dtype
+
+
+Weight: TypeAlias = Any  # Array, Packed, Joined or Observed
 
 
 def product(x: Array, weight: Weight) -> Array:
@@ -69,6 +88,9 @@ def product(x: Array, weight: Weight) -> Array:
     if isinstance(weight, Joined):
         parts = [product(x, part) for part in weight.parts]
         return library(x).concatenate(parts, axis=-1)
+    if isinstance(weight, Observed):
+        weight.see(x, None)
+        return product(x, weight.weight)
     return x @ (weight.T if weight.ndim == 2 else weight.swapaxes(-1, -2))
 
 
@@ -93,6 +115,9 @@ def gathered_product(
             for part in weight.parts
         ]
         return mx.concatenate(parts, axis=-1)
+    if isinstance(weight, Observed):
+        weight.see(x, experts)
+        return gathered_product(x, weight.weight, experts, sorted_indices=sorted_indices)
     return mx.gather_mm(
         x, weight.swapaxes(1, 2), rhs_indices=experts, sorted_indices=sorted_indices
     )
@@ -104,6 +129,9 @@ def expert_of(weight: Weight, expert: int) -> Weight:
         return weight.mapped(lambda array: expert_of(array, expert))
     if isinstance(weight, Joined):
         return Joined(tuple(expert_of(part, expert) for part in weight.parts))
+    if isinstance(weight, Observed):
+        see = weight.see
+        return Observed(expert_of(weight.weight, expert), lambda rows, _: see(rows, expert))
     # A slice is a view; MLX would gather, and so copy, the matrix of a single index.
     return weight[expert : expert + 1].reshape(weight.shape[1:])
 

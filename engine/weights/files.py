@@ -7,7 +7,9 @@ from pathlib import Path
 
 from ds4_agent.engine.errors import ModelFormatError
 
-__all__ = ["GOOD_REPOSITORY", "weight_files"]
+__all__ = ["GOOD_REPOSITORY", "INDEX", "weight_files"]
+
+INDEX = "model.safetensors.index.json"
 
 # What works, for whoever has something that does not.
 GOOD_REPOSITORY = "deepseek-ai/DeepSeek-V4-Flash-0731"
@@ -18,7 +20,7 @@ def weight_files(directory: Path) -> list[Path]:
     """The safetensors files of a checkpoint, in order: its index's shards, else all there are."""
     if not directory.is_dir():
         raise ModelFormatError(f"there is no model directory {directory}; check the path")
-    index = directory / "model.safetensors.index.json"
+    index = directory / INDEX
     if index.is_file():
         return [_shard(directory, name) for name in _shard_names(index)]
     files = sorted(directory.glob("*.safetensors"))
