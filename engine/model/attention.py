@@ -16,12 +16,13 @@ from ds4_agent.engine.model.arrays import Array, cast, compact, fp32, library, r
 from ds4_agent.engine.model.compressor import compress
 from ds4_agent.engine.model.config import ModelConfig
 from ds4_agent.engine.model.indexer import chosen_mask, chosen_rows, visibility
+from ds4_agent.engine.model.operations import PURE, Operations
 from ds4_agent.engine.model.packed import product
 from ds4_agent.engine.model.parameters import AttentionWeights
 from ds4_agent.engine.model.rope import Rotary, rotate
 from ds4_agent.engine.model.rows import Rows
 from ds4_agent.engine.model.simulate import round_index, round_kv
-from ds4_agent.engine.model.softmax import Piece, attend_pieces, merged
+from ds4_agent.engine.model.softmax import Piece, merged
 from ds4_agent.engine.model.state import LayerState
 from ds4_agent.engine.model.tiles import QUERY_TILE, score_budget, spans
 
@@ -97,6 +98,7 @@ def attend(
     config: ModelConfig,
     *,
     queries_from: int = 0,
+    ops: Operations = PURE,
 ) -> Array:
     """[tokens - queries_from, hidden] stream dtype: what the chunk's tokens from `queries_from` on
     see in the layer. The chunk's first token stands at `position`."""
@@ -107,7 +109,7 @@ def attend(
     index = None
     if _must_choose(advanced.state, config):
         index = _index_queries(low, projected, weights, turns.index[queries_from:], config)
-    out = _attend_tiles(_Queries(q, visible, index), advanced, weights, config)
+    out = _attend_tiles(_Queries(q, visible, index), advanced, weights, config, ops)
     return _outputs(out, weights, turn, config)
 
 
@@ -257,7 +259,11 @@ def _index_queries(
 
 
 def _attend_tiles(
-    queries: _Queries, advanced: Advanced, weights: AttentionWeights, config: ModelConfig
+    queries: _Queries,
+    advanced: Advanced,
+    weights: AttentionWeights,
+    config: ModelConfig,
+    ops: Operations = PURE,
 ) -> Array:
     """[tokens, heads, head_dim] fp32."""
     tokens, heads, _ = queries.q.shape
@@ -275,10 +281,10 @@ def _attend_tiles(
         band = _band(b - a, high - low, config.sliding_window) if b - a > 1 else None
         q, pieces = queries.q[a:b], [Piece(local[low:high], band)]
         if rows is not None and rows.length:
-            pieces += _history(queries, a, b, rows, state.index_rows, config)
+            pieces += _history(queries, a, b, rows, state.index_rows, config, ops)
         if all(piece.keys.ndim == 2 for piece in pieces) and history <= MERGED_ROWS:
             pieces = [merged(q, pieces)]
-        outs.append(attend_pieces(q, pieces, weights.sinks, weights.score_bound))
+        outs.append(ops.attend_pieces(q, pieces, weights.sinks, weights.score_bound))
     return outs[0] if len(outs) == 1 else library(local).concatenate(outs, axis=0)
 
 
@@ -291,7 +297,13 @@ def _band(queries: int, keys: int, window: int) -> NDArray[np.float32]:
 
 
 def _history(
-    queries: _Queries, a: int, b: int, rows: Rows, index_rows: Rows | None, config: ModelConfig
+    queries: _Queries,
+    a: int,
+    b: int,
+    rows: Rows,
+    index_rows: Rows | None,
+    config: ModelConfig,
+    ops: Operations,
 ) -> list[Piece]:
     """The compressed rows that queries a..b-1 attend to."""
     visible, top_k = queries.visible[a:b], config.index_topk
@@ -299,10 +311,17 @@ def _history(
         return _visible_pieces(rows, visible)
     index_q, index_weights = queries.index[0][a:b], queries.index[1][a:b]
     if rows.length <= DENSE_ROWS * top_k:
-        mask = chosen_mask(index_q, index_weights, index_rows, visible, top_k)
+        mask = chosen_mask(
+            index_q, index_weights, index_rows, visible, top_k, score=ops.index_scores
+        )
         return _masked_pieces(rows.blocks(), mask)
-    numbers, mask = chosen_rows(index_q, index_weights, index_rows, visible, top_k)
-    return [Piece(_gathered(queries.q, rows, numbers), mask)]
+    numbers, mask = chosen_rows(
+        index_q, index_weights, index_rows, visible, top_k,
+        score=ops.index_scores, top=ops.top_rows,
+    )  # fmt: skip
+    if isinstance(queries.q, np.ndarray):
+        return [Piece(_gathered(rows, numbers), mask)]
+    return [Piece(ops.taken_rows(rows.blocks(), numbers), mask)]
 
 
 def _visible_pieces(rows: Rows, visible: NDArray[np.int64]) -> list[Piece]:
@@ -341,28 +360,17 @@ def _taken(
     return out
 
 
-def _gathered(q: Array, rows: Rows, numbers: Array) -> Array:
-    """Rows by number, [queries, top_k, head_dim] for `numbers` [queries, top_k]."""
+def _gathered(rows: Rows, numbers: NDArray[np.int64]) -> NDArray[np.float32]:
+    """`taken_rows` in numpy."""
     blocks, first = rows.blocks(), 0
-    if isinstance(q, np.ndarray):
-        out = np.empty((*numbers.shape, blocks[0].shape[1]), np.float32)
-        if len(numbers) == 1:  # decoding: all its rows are visible, so the numbers ascend
-            return _taken(blocks, numbers[0], out)
-        if rows.length <= numbers.size:  # joining the blocks is less than what is gathered
-            whole = blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
-            return np.take(whole, numbers, axis=0, out=out, mode="clip")
-        for block in blocks:
-            inside = (numbers >= first) & (numbers < first + len(block))
-            out[inside] = block[numbers[inside] - first]
-            first += len(block)
-        return out
-    if len(blocks) == 1:
-        return blocks[0][numbers]
-    # A GPU must not wait for the numbers: it takes as many rows from every block.
-    total: Array = 0.0
+    out = np.empty((*numbers.shape, blocks[0].shape[1]), np.float32)
+    if len(numbers) == 1:  # decoding: all its rows are visible, so the numbers ascend
+        return _taken(blocks, numbers[0], out)
+    if rows.length <= numbers.size:  # joining the blocks is less than what is gathered
+        whole = blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
+        return np.take(whole, numbers, axis=0, out=out, mode="clip")
     for block in blocks:
-        own = numbers - first
-        inside = mx.logical_and(own >= 0, own < block.shape[0]).astype(block.dtype)
-        total = total + block[mx.clip(own, 0, block.shape[0] - 1)] * inside[..., None]
-        first += block.shape[0]
-    return total
+        inside = (numbers >= first) & (numbers < first + len(block))
+        out[inside] = block[numbers[inside] - first]
+        first += len(block)
+    return out

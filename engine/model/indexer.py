@@ -3,8 +3,9 @@ queries, head weights and the index rows. Out: the `index_topk` best visible row
 numbers or as a mask. It holds one tile of scores at a time, never [queries, heads, rows].
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
+import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
@@ -12,7 +13,19 @@ from ds4_agent.engine.model.arrays import Array, fp32, library, like, relu
 from ds4_agent.engine.model.rows import Rows
 from ds4_agent.engine.model.tiles import index_budget, spans
 
-__all__ = ["chosen_mask", "chosen_rows", "visibility"]
+__all__ = [
+    "IndexScores",
+    "TopRows",
+    "chosen_mask",
+    "chosen_rows",
+    "index_scores",
+    "top_rows",
+    "visibility",
+]
+
+# The two halves of a choice, `index_scores` and `top_rows`: a kernel may stand in for each.
+IndexScores = Callable[[Array, Array, Sequence[Array]], Array]
+TopRows = Callable[[Array, NDArray[np.int64], int], tuple[Array, Array]]
 
 # Rows whose sort keys are held before the best are kept and the rest dropped.
 TILE_ROWS = 16384
@@ -30,36 +43,63 @@ LEAST_VALID = (_MINUS_INFINITY + 1) << 32
 
 
 def chosen_rows(
-    q: Array, weights: Array, rows: Rows, visible: NDArray[np.int64], top_k: int
+    q: Array,
+    weights: Array,
+    rows: Rows,
+    visible: NDArray[np.int64],
+    top_k: int,
+    *,
+    score: IndexScores | None = None,
+    top: TopRows | None = None,
 ) -> tuple[Array, Array | None]:
     """(row numbers, mask fp32: 1, and 0 where fewer rows are visible), both [queries, top_k]; no
     mask where all are.
 
     `q` [queries, heads, dim] and `weights` [queries, heads] are fp32; query i sees the first
-    `visible[i]` rows. There are at least `top_k` rows in all.
+    `visible[i]` rows. There are at least `top_k` rows in all. `score` and `top` are kernels for
+    `index_scores` and `top_rows`; with a `top` the scores of all rows are held at once.
     """
     if isinstance(q, np.ndarray):
-        return _numbers(_best(_scores(q, weights, rows.blocks()), visible, top_k), top_k)
-    xp, best, first = library(q), None, 0
+        return _numbers(_best(index_scores(q, weights, rows.blocks()), visible, top_k), top_k)
+    score = score or index_scores
+    if top is not None:
+        return top(score(q, weights, rows.blocks()), visible, top_k)
+    best, first = None, 0
     for blocks in _tiles(rows):
-        keys = _keys(_scores(q, weights, blocks), first, visible)
-        best = keys if best is None else xp.concatenate([best, keys], axis=1)
+        keys = _keys(score(q, weights, blocks), first, visible)
+        best = keys if best is None else mx.concatenate([best, keys], axis=1)
         best = _largest(best, top_k)
         first += sum(block.shape[0] for block in blocks)
     assert best is not None, "the indexer was asked to choose among no rows"
+    return _of_keys(best)
+
+
+def top_rows(scores: Array, visible: NDArray[np.int64], top_k: int) -> tuple[Array, Array]:
+    """What `chosen_rows` gives, of the scores [queries, rows] of all rows, in MLX."""
+    return _of_keys(_largest(_keys(scores, 0, visible), top_k))
+
+
+def _of_keys(best: Array) -> tuple[Array, Array]:
+    """(numbers, mask) of the rows whose sort keys are the best, [queries, top_k]."""
     valid = best >= LEAST_VALID
-    numbers = xp.where(valid, ROW_MASK - (best & ROW_MASK), 0).astype(xp.int32)
-    return numbers, valid.astype(xp.float32)
+    numbers = mx.where(valid, ROW_MASK - (best & ROW_MASK), 0).astype(mx.int32)
+    return numbers, valid.astype(mx.float32)
 
 
 def chosen_mask(
-    q: Array, weights: Array, rows: Rows, visible: NDArray[np.int64], top_k: int
+    q: Array,
+    weights: Array,
+    rows: Rows,
+    visible: NDArray[np.int64],
+    top_k: int,
+    *,
+    score: IndexScores | None = None,
 ) -> Array:
     """The same choice as a mask [queries, rows.length] fp32 of 1 and 0, for few rows."""
     if isinstance(q, np.ndarray):
-        chosen = _best(_scores(q, weights, rows.blocks()), visible, top_k)
+        chosen = _best(index_scores(q, weights, rows.blocks()), visible, top_k)
         return chosen.astype(np.float32)
-    keys = _keys(_scores(q, weights, rows.blocks()), 0, visible)
+    keys = _keys((score or index_scores)(q, weights, rows.blocks()), 0, visible)
     least = library(q).min(_largest(keys, top_k), axis=1, keepdims=True)
     return (keys >= library(q).maximum(least, LEAST_VALID)).astype(library(q).float32)
 
@@ -133,7 +173,7 @@ def _keys(scores: Array, first: int, visible: NDArray[np.int64]) -> Array:
     return (ordered << 32) | like(scores, numbers)
 
 
-def _scores(q: Array, weights: Array, blocks: Sequence[Array]) -> Array:
+def index_scores(q: Array, weights: Array, blocks: Sequence[Array]) -> Array:
     """sum over heads of weight * relu(q . row): [queries, rows of all blocks] fp32."""
     xp, (queries, heads, dim) = library(q), q.shape
     step = max(index_budget() // (heads * min(queries, SCORED_QUERIES)), 1)

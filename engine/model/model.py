@@ -16,6 +16,7 @@ from ds4_agent.engine.model.attention import Turns, advance, attend, attend_each
 from ds4_agent.engine.model.config import ModelConfig
 from ds4_agent.engine.model.experts import apply_experts, route
 from ds4_agent.engine.model.hyper import collapse_streams, read_streams, write_streams
+from ds4_agent.engine.model.operations import PURE, Operations
 from ds4_agent.engine.model.packed import has_packed, product, rows_of
 from ds4_agent.engine.model.parameters import Parameters
 from ds4_agent.engine.model.parts import Before, Behind, part_spans, run_parts
@@ -30,11 +31,18 @@ class Model:
     """A loaded model. Its calls are pure: equal tokens and state give equal results."""
 
     def __init__(
-        self, config: ModelConfig, parameters: Parameters, *, in_numpy: bool = True
+        self,
+        config: ModelConfig,
+        parameters: Parameters,
+        *,
+        in_numpy: bool = True,
+        operations: Operations = PURE,
     ) -> None:
-        """`parameters` are evaluated. With `in_numpy` a CPU computes in numpy what numpy can."""
+        """`parameters` are evaluated. With `in_numpy` a CPU computes in numpy what numpy can;
+        `operations` are for MLX."""
         self.config = config
         self._parameters = parameters
+        self._operations = operations
         self._rotary = Rotary.of(config)
         self._on_host: Parameters | None = None
         in_numpy = in_numpy and not has_packed(parameters)  # numpy knows no quantised product
@@ -144,25 +152,29 @@ class Model:
         the weights. Asks for each layer's state `before` the tokens, hands on the one `behind`."""
         embed, config = weights.embed, self.config
         in_numpy = weights is self._on_host
+        ops = PURE if in_numpy else self._operations
         shape = (len(ids), config.hc_mult, config.hidden_size)
         rows = rows_of(embed, ids if in_numpy else mx.array(ids))
         streams = library(rows).broadcast_to(rows[:, None], shape)
         positions = np.arange(position, position + len(ids), dtype=np.int64)
         turns = turns_of(positions, config, self._rotary, in_numpy=in_numpy)
         for layer, own in enumerate(weights.layers):
-            x, mixing = read_streams(streams, own.attention_hyper, own.attention_norm, config)
+            x, mixing = ops.read_streams(streams, own.attention_hyper, own.attention_norm, config)
             advanced = advance(
                 x, position, layer, before(layer), own.attention, turns, config, self._rotary
             )
             behind(layer, advanced.state)
             # Behind the last layer nothing but the state is ever used of most tokens.
             first = len(ids) - 1 if last_only and layer == len(weights.layers) - 1 else 0
-            y = attend(advanced, position, layer, own.attention, turns, config, queries_from=first)
-            streams = write_streams(streams[first:], y, mixing.from_token(first))
-            x, mixing = read_streams(streams, own.expert_hyper, own.expert_norm, config)
+            y = attend(
+                advanced, position, layer, own.attention, turns, config,
+                queries_from=first, ops=ops,
+            )  # fmt: skip
+            streams = ops.write_streams(streams[first:], y, mixing.from_token(first))
+            x, mixing = ops.read_streams(streams, own.expert_hyper, own.expert_norm, config)
             chosen, shares = route(x, ids[first:], own.experts, config)
             y = apply_experts(x, chosen, shares, own.experts, config)
-            streams = write_streams(streams, y, mixing)
+            streams = ops.write_streams(streams, y, mixing)
         return streams
 
     @np.errstate(over="ignore", invalid="ignore")

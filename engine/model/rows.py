@@ -10,7 +10,7 @@ import mlx.core as mx
 
 from ds4_agent.engine.model.arrays import Array, compact, library
 
-__all__ = ["FULL_ROWS", "OPEN_ROWS", "Rows", "block_sizes"]
+__all__ = ["FULL_ROWS", "OPEN_ROWS", "Rows", "block_sizes", "taken_rows"]
 
 # Rows arrive one at a time in decoding. They are copied within an open block of fewer than
 # OPEN_ROWS rows. Finished, it joins growing blocks of 1, 2, 4 … times that size, each there once at
@@ -85,6 +85,23 @@ def block_sizes(length: int) -> list[int]:
     digits = range(finished.bit_length() - 1, -1, -1)
     growing = [OPEN_ROWS << digit for digit in digits if finished >> digit & 1]
     return [FULL_ROWS] * full + growing + [open_rows]
+
+
+def taken_rows(blocks: Sequence[mx.array], numbers: mx.array) -> mx.array:
+    """Rows by number, [queries, top_k, width] for `numbers` [queries, top_k] into the rows of all
+    blocks. In MLX: a GPU must not wait for the numbers, so it takes as many rows from every block.
+    """
+    if len(blocks) == 1:
+        return blocks[0][numbers]
+    first, total = 0, None
+    for block in blocks:
+        own = numbers - first
+        inside = mx.logical_and(own >= 0, own < block.shape[0]).astype(block.dtype)
+        part = block[mx.clip(own, 0, block.shape[0] - 1)] * inside[..., None]
+        total = part if total is None else total + part
+        first += block.shape[0]
+    assert total is not None, "there are no rows to take from"
+    return total
 
 
 def _joined(pieces: Sequence[Array]) -> Array:
