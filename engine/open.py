@@ -11,6 +11,7 @@ from ds4_agent.engine.api import Engine, StoreOptions
 from ds4_agent.engine.dsml.tokenizer import Tokenizer
 from ds4_agent.engine.errors import EngineError, ModelFormatError
 from ds4_agent.engine.scripted import CONTEXT_LENGTH, ScriptedEngine
+from ds4_agent.engine.speculative.pace import Mode
 
 __all__ = ["NANO", "SCRIPTED", "open_engine"]
 
@@ -24,12 +25,14 @@ def open_engine(
     context_length: int | None = None,
     on_load: Callable[[int, int], None] | None = None,
     store: StoreOptions | None = None,
+    speculate: Mode = "auto",
 ) -> Engine:
     """The engine `spec` names: None or "nano" the bundled model, "scripted:FILE" a script, anything
     else a checkpoint directory.
 
     `context_length` None takes the model's default. `on_load(done, total)` is called on the engine
     thread as weights arrive. `store`: where states are kept; None: nowhere, as with a script.
+    `speculate`: whether ids are guessed and computed several at a time, see `speculative.pace`.
     Raises EngineError (ModelFormatError, ScriptError).
     """
     if context_length is not None and context_length < 1:
@@ -43,7 +46,12 @@ def open_engine(
 
     is_nano = directory == NANO
     return ModelEngine(
-        directory, is_nano, context_length=context_length, on_load=on_load, store=store
+        directory,
+        is_nano,
+        context_length=context_length,
+        on_load=on_load,
+        store=store,
+        speculate=speculate,
     )
 
 
