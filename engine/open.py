@@ -6,12 +6,15 @@ EngineError that says what to do.
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ds4_agent.engine.api import Engine, StoreOptions
 from ds4_agent.engine.dsml.tokenizer import Tokenizer
 from ds4_agent.engine.errors import EngineError, ModelFormatError
 from ds4_agent.engine.scripted import CONTEXT_LENGTH, ScriptedEngine
-from ds4_agent.engine.speculative.pace import Mode
+
+if TYPE_CHECKING:
+    from ds4_agent.engine.speculative.pace import Mode
 
 __all__ = ["NANO", "SCRIPTED", "open_engine"]
 
@@ -25,7 +28,7 @@ def open_engine(
     context_length: int | None = None,
     on_load: Callable[[int, int], None] | None = None,
     store: StoreOptions | None = None,
-    speculate: Mode = "auto",
+    speculate: "Mode" = "auto",
 ) -> Engine:
     """The engine `spec` names: None or "nano" the bundled model, "scripted:FILE" a script, anything
     else a checkpoint directory.
