@@ -17,8 +17,11 @@ SPECULATE: tuple[Mode, ...] = ("auto", "on", "off")
 REMEMBERED = 9  # times of one kind of pass; their median counts, so that a hiccup does not
 FADING = 0.98  # of what an outcome weighs when the next one comes
 LEAST_GAIN = 1.05  # what a pass must bring, in passes of one id
-PROBE_EVERY = 128  # refusals because of the cost, then one is tried: the machine may have changed
+# Of guesses that would bring so many tokens were a pass free, so many are refused, then one is
+# tried: the machine may have been busy when it was measured.
+LEAST_TOKENS, PROBE_EVERY = 1.5, 128
 ALWAYS = 8  # ids of a pass in mode `on`
+MOST = 15  # guesses, where the account tells what would be taken along
 
 
 @dataclass
@@ -51,7 +54,6 @@ class Pace:
     # By size class: what each further id of a pass costs, in passes of one id.
     _further: "dict[int, deque[float]]" = field(default_factory=dict)
     _refused: int = 0
-    _pays: bool | None = None  # the last decision; None before the first
 
     def came(self, kind: str, *, is_hit: bool) -> None:
         """A guess of `kind`, computed or not, was what came, or was not."""
@@ -72,37 +74,45 @@ class Pace:
         if not self._one:
             return 0  # nothing to compare with yet
         count, gain, tokens = self._best(kind, available)
-        self._pays = gain >= LEAST_GAIN
-        if self._pays:
+        if gain >= LEAST_GAIN:
             return count
-        self._refused += tokens > 1 + LEAST_GAIN / 2
+        self._refused += tokens >= LEAST_TOKENS
         if self._refused < PROBE_EVERY:
             return 0
         self._refused = 0
         return count
 
     def cost(self, ids: int) -> float:
-        """Of a pass of so many ids, in passes of one; 1 where nothing is known: it is tried."""
-        known = [(abs(size - _size_class(ids)), size) for size in self._further]
+        """Of a pass of so many ids, in passes of one. What was not measured is hoped to be cheap,
+        so that it is tried: a further id at half the price of one in a pass of half the size."""
+        own = _size_class(ids)
+        known = [(abs(size - own), size) for size in self._further]
         if ids == 1 or not known:
             return 1.0
-        return 1 + median(self._further[min(known)[1]]) * (ids - 1)
+        _, nearest = min(known)
+        price = median(self._further[nearest]) / 2 ** max(own - nearest, 0)
+        return 1 + price * (ids - 1)
 
     def account(self) -> str:
-        """One line for the user: what was chosen, and of which measurements."""
+        """One line for the user: what is chosen, and of which measurements."""
         if self.mode == "off":
             return "speculation is off"
-        measured = ", ".join(
-            f"{1 << size} ids {self.cost(1 << size):.1f} times" for size in sorted(self._further)
+        if not self._records:
+            return f"speculation is {self.mode}: nothing was guessed yet"
+        kinds = "; ".join(self._choice(kind) for kind in sorted(self._records, key=_by_length))
+        costs = ", ".join(
+            f"{1 << size} ids {self.cost(1 << size):.1f}" for size in sorted(self._further)
         )
-        why = f": a pass of {measured} one of 1" if measured else ""
-        rates = ", ".join(
-            f"{kind} {record.rate:.0%}" for kind, record in sorted(self._records.items())
-        )
-        came = f"; guesses that come true: {rates}" if rates else ""
-        chosen = {None: "waits for a guess", True: "pays at present", False: "does not pay now"}
-        name = "speculation is on" if self.mode == "on" else f"speculation {chosen[self._pays]}"
-        return name + why + came
+        passes = f"; passes, in times of one id: {costs}" if costs else ""
+        return f"speculation is {self.mode}: {kinds}{passes}"
+
+    def _choice(self, kind: str) -> str:
+        """What is done about offers of `kind`."""
+        rate = f"{kind}, {self._records[kind].rate:.0%} right"
+        if self.mode == "on":
+            return rate
+        count, gain, _ = self._best(kind, MOST)
+        return f"{rate}, {count} at once" if gain >= LEAST_GAIN else f"{rate}, left"
 
     def _best(self, kind: str, available: int) -> tuple[int, float, float]:
         """(the best number of guesses, its tokens in the time of one, its tokens)."""
@@ -120,3 +130,9 @@ class Pace:
 def _size_class(ids: int) -> int:
     """2 to 3: 1, 4 to 7: 2, 8 to 15: 3 …"""
     return ids.bit_length() - 1
+
+
+def _by_length(kind: str) -> tuple[int, str]:
+    """Kinds that end in a number stand in its order."""
+    number = kind.rpartition(" ")[2]
+    return int(number) if number.isdigit() else 0, kind

@@ -1,7 +1,5 @@
 """How many guesses are worth a place in a pass, from measured times and outcomes."""
 
-import pytest
-
 from ds4_agent.engine.speculative.pace import ALWAYS, PROBE_EVERY, Pace
 
 KIND = "match of 8"
@@ -76,6 +74,15 @@ def test_one_slow_pass_decides_nothing():
     assert pace.worth(KIND, 15) == 15
 
 
+def test_a_dear_short_pass_does_not_keep_longer_ones_from_being_tried():
+    pace = measured(passes=[(2, 1.8)], outcomes=RIGHT)
+    assert pace.worth(KIND, 15) > 7
+
+    for ids in (2, 2, 4, 8, 16):
+        pace.took(ids, 1.0 * ids)
+    assert pace.worth(KIND, 15) == 0
+
+
 def test_kinds_are_measured_apart():
     pace = measured(passes=CHEAP, outcomes=WRONG)
     for _ in range(60):
@@ -91,26 +98,25 @@ def test_on_guesses_always_and_off_never():
     assert measured(passes=CHEAP, outcomes=RIGHT, mode="off").worth(KIND, 15) == 0
 
 
-@pytest.mark.parametrize(
-    ("pace", "said"),
-    [
-        (Pace("off"), "speculation is off"),
-        (Pace("on"), "speculation is on"),
-        (Pace(), "speculation waits for a guess"),
-    ],
-)
-def test_it_says_what_it_does(pace, said):
-    assert pace.account() == said
+def test_it_says_what_it_does_before_the_first_guess():
+    assert Pace("off").account() == "speculation is off"
+    assert Pace().account() == "speculation is auto: nothing was guessed yet"
 
 
 def test_it_says_what_it_chose_and_why():
-    pace = measured(passes=DEAR, outcomes=RIGHT)
-    pace.worth(KIND, 7)
-    assert pace.account().startswith(
-        "speculation does not pay now: a pass of 2 ids 2.0 times, 4 ids 4.0 times"
-    )
-    assert "guesses that come true: match of 8 " in pace.account()
+    pace = measured(passes=CHEAP, outcomes=RIGHT)
+    for _ in range(60):
+        pace.came("match of 24", is_hit=False)
+        pace.came("match of 5", is_hit=True)
 
-    paying = measured(passes=CHEAP, outcomes=RIGHT)
-    paying.worth(KIND, 7)
-    assert paying.account().startswith("speculation pays at present: ")
+    assert pace.account() == (
+        "speculation is auto: match of 5, 99% right, 15 at once; match of 8, 99% right, "
+        "15 at once; match of 24, 1% right, left; passes, in times of one id: 2 ids 1.0, "
+        "4 ids 1.1, 8 ids 1.2, 16 ids 1.3"
+    )
+
+
+def test_where_passes_are_dear_it_says_so():
+    pace = measured(passes=DEAR, outcomes=RIGHT)
+
+    assert "match of 8, 99% right, left; passes, in times of one id: 2 ids 2.0" in pace.account()
