@@ -20,6 +20,7 @@ LEAST_GAIN = 1.05  # what a pass must bring, in passes of one id
 # Of guesses that would bring so many tokens were a pass free, so many are refused, then one is
 # tried: the machine may have been busy when it was measured.
 LEAST_TOKENS, PROBE_EVERY = 1.5, 128
+HOPED = 0.1  # passes of one id: what a further id costs, where no pass was measured
 ALWAYS = 8  # ids of a pass in mode `on`
 MOST = 15  # guesses, where the account tells what would be taken along
 
@@ -88,9 +89,9 @@ class Pace:
         own = _size_class(ids)
         known = [(abs(size - own), size) for size in self._further]
         if ids == 1 or not known:
-            return 1.0
+            return 1 + HOPED * (ids - 1)
         _, nearest = min(known)
-        price = median(self._further[nearest]) / 2 ** max(own - nearest, 0)
+        price = median(self._further[nearest]) / (1 << max(own - nearest, 0))
         return 1 + price * (ids - 1)
 
     def account(self) -> str:

@@ -46,7 +46,7 @@ def test_middling_guesses_are_taken_along_as_far_as_they_pay():
 
 def test_before_anything_is_measured_nothing_is_guessed_then_it_is_tried():
     assert Pace().worth(KIND, 7) == 0
-    assert measured().worth(KIND, 7) == 7
+    assert 1 <= measured().worth(KIND, 7) <= 3
 
 
 def test_what_turned_itself_off_for_its_cost_looks_again_now_and_then():
