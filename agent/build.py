@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from ds4_agent.agent import permissions
 from ds4_agent.agent.approval import Approvals, ApprovalsLog, Approver
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from ds4_agent.agent.transcript import Trace, Transcript
     from ds4_agent.engine.api import Context, Engine, Sampling, StoreOptions
     from ds4_agent.engine.dsml.segments import Segment
+    from ds4_agent.engine.speculative.pace import Mode
     from ds4_agent.sessions.log import SessionLog
     from ds4_agent.tools.process import Processes
     from ds4_agent.tools.types import Tool
@@ -105,6 +106,7 @@ def opened_engine(options: RunOptions, on_load: Callable[[int, int], None] | Non
         context_length=settings.ctx,
         on_load=on_load,
         store=_store(options),
+        speculate=cast("Mode", settings.speculate or "auto"),
     )
 
 
@@ -260,6 +262,7 @@ def _transcript(parts: _Parts, resumed: Resumed | None, prefix: Sequence[Segment
         stable=engine.tokenizer.encode(stable_part(prefix)),
         opening=engine.tokenizer.encode(prefix),
         fingerprint=engine.fingerprint,
+        speculation=lambda: engine.speculation,
         next_branch=resumed.next_branch if resumed else 1,
         first=resumed.first if resumed else None,
     )

@@ -50,7 +50,7 @@ exit codes: 0 finished, 1 usage or configuration (a prompt larger than the conte
 SETTINGS = (
     "model", "prompt_profile", "think", "ctx", "max_tokens", "max_turns", "time_limit", "temp",
     "top_p", "min_p", "seed", "permission_mode", "allowed_tools", "disallowed_tools", "approver",
-    "append_system_prompt",
+    "append_system_prompt", "speculate",
 )  # fmt: skip
 
 
@@ -274,6 +274,8 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     add("--top-p", type=float, metavar="P", help="nucleus sampling")
     add("--min-p", type=float, metavar="P", help="drop ids less likely than P times the likeliest")
     add("--seed", type=int, metavar="N", help="repeatable sampling")
+    add("--speculate", choices=CHOICES["speculate"],
+        help="compute guessed ids ahead: where it pays (default), always, never")  # fmt: skip
     add("--append-system-prompt", metavar="TEXT", help="your own words below the system prompt")
     add("--no-grammar", action="store_true", help="let the model write malformed calls")
 

@@ -20,6 +20,7 @@ CHOICES = {
     "prompt_profile": ("handbook", "lean", "nano"),
     "think": ("off", "low", "high", "max"),
     "permission_mode": ("ask", "accept-edits", "plan", "auto", "deny"),
+    "speculate": ("auto", "on", "off"),
 }
 _AT_LEAST = {
     "cache_budget": 0,
@@ -49,6 +50,7 @@ class Settings:
     top_p: float | None = None
     min_p: float | None = None
     seed: int | None = None
+    speculate: str | None = None  # auto, on, off; auto where it is None
     permission_mode: str | None = None  # ask, accept-edits, plan, auto, deny
     allowed_tools: tuple[str, ...] = ()  # rules Tool or Tool(pattern)
     disallowed_tools: tuple[str, ...] = ()  # rules; they win over all others

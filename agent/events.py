@@ -43,7 +43,9 @@ class Usage:
     input: what had to be there before sampling (prompts, tool results; the whole conversation
     where a session goes on); cached: positions whose state was
     restored from disk; prefilled: positions computed before sampling; output: every id of the
-    model's steps; forced: those of them the grammar left no choice about (never sampled).
+    model's steps; forced: those of them the grammar left no choice about (never sampled); drafted:
+    ids that were guessed and computed beside one that was known; accepted: those of the output
+    that were guessed right, so that what follows them needed no pass of its own.
     """
 
     input_tokens: int = 0
@@ -51,6 +53,8 @@ class Usage:
     prefilled_tokens: int = 0
     output_tokens: int = 0
     forced_tokens: int = 0
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0
 
     def __add__(self, other: Usage) -> Usage:
         return Usage(
@@ -59,6 +63,8 @@ class Usage:
             self.prefilled_tokens + other.prefilled_tokens,
             self.output_tokens + other.output_tokens,
             self.forced_tokens + other.forced_tokens,
+            self.drafted_tokens + other.drafted_tokens,
+            self.accepted_tokens + other.accepted_tokens,
         )
 
 

@@ -134,7 +134,7 @@ def _run(
     try:
         ended = _follow(agent, prompt, output, progress, signals)
         if request.verbose:
-            for line in slowness_lines(ended.usage, agent.divergence()):
+            for line in slowness_lines(ended.usage, *agent.slowness()):
                 warn(line)
         return ended
     finally:

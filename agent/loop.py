@@ -129,9 +129,9 @@ class Agent:
         self._notices = tuple(text for text in self._notices if text != resumed.notice)
         return resumed.story, (ev.Notice(resumed.notice),)
 
-    def divergence(self) -> str:
-        """See `Transcript.divergence`."""
-        return self._transcript.divergence()
+    def slowness(self) -> tuple[str, str]:
+        """See `Transcript.slowness`."""
+        return self._transcript.slowness()
 
     def save(self) -> None:
         """Hand every record to the operating system. Thread-safe enough for a last moment."""

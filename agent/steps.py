@@ -168,7 +168,7 @@ def _sample(
     ids = _CallIds(new_call_id, step)
     began = time.monotonic()
     has_ended = False
-    count = forced = 0
+    count = forced = drafted = accepted = 0
     try:
         with closing(
             transcript.sample(
@@ -181,6 +181,8 @@ def _sample(
             for token in tokens:
                 count += 1
                 forced += token.forced
+                drafted += token.drafted
+                accepted += token.accepted
                 has_ended = token.id == end_of_turn
                 for event in parser.feed(token.id):
                     yield from ids.translate(event)
@@ -188,7 +190,12 @@ def _sample(
                     break
     finally:
         step.seconds = time.monotonic() - began
-        step.usage += ev.Usage(output_tokens=count, forced_tokens=forced)
+        step.usage += ev.Usage(
+            output_tokens=count,
+            forced_tokens=forced,
+            drafted_tokens=drafted,
+            accepted_tokens=accepted,
+        )
         step.ended = "stop" if parser.stopped else "length"
         step.parsed = parser.finish(step.ended)
         is_thinking = step.parsed.in_thinking or step.parsed.error == "truncated_reasoning"

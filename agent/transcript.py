@@ -95,13 +95,15 @@ class Transcript:
         stable: Sequence[int] = (),
         opening: Sequence[int] = (),
         fingerprint: str = "",
+        speculation: Callable[[], str] = str,
         next_branch: int = 1,
         first: Mapping[str, Any] | None = None,
     ) -> None:
         """`stable`: the ids that all sessions of this model and these tools begin with; `opening`:
         those of this one before its first prompt, where going back leads to; `fingerprint` names
-        the engine in the log; `next_branch` is the first number no branch of the log has; `first`
-        is what the token log has to say before its next record, of a session taken up again."""
+        the engine in the log, and `speculation` gives what it says of its guesses; `next_branch` is
+        the first number no branch of the log has; `first` is what the token log has to say before
+        its next record, of a session taken up again."""
         self.tokenizer = tokenizer
         self.limit = limit
         self.branch = place.branch
@@ -111,6 +113,7 @@ class Transcript:
         self._stable, self._opening = list(stable), list(opening)
         self._saves = True
         self._fingerprint = fingerprint
+        self._speculation = speculation
         self._next_branch = next_branch
         self._first = first
 
@@ -181,6 +184,10 @@ class Transcript:
         """Keep the state of this place on disk, where there is a store. Returns at once."""
         if self._saves:
             self._context.save(point)
+
+    def slowness(self) -> tuple[str, str]:
+        """Why it takes long: `divergence`, and what the engine says of its guesses."""
+        return self.divergence(), self._speculation()
 
     def divergence(self) -> str:
         """Where these tokens part from the stored system prompt most like them, in one sentence;

@@ -37,7 +37,7 @@ def main() -> None:
     if has_nano:
         rows += [[name, figure, "", "", "", ""] for name, figure in _part("nano", [])]
         if not options.quick:
-            parts = ("cache", "forks", "handbook", "batch", "screen")
+            parts = ("cache", "forks", "handbook", "batch", "speculation", "screen")
             rows += [row for part in parts for row in _part(part, [])]
     rows += jobs
     print(machine())

@@ -31,6 +31,9 @@ class Endless(GrammarState):
     def constraint(self) -> Constraint:
         return self._constraint
 
+    def copy(self) -> GrammarState:
+        return self
+
     def accept(self, token_id: int) -> None:
         """Every id leads to the same place."""
 

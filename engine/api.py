@@ -33,10 +33,16 @@ SavePoint = Literal["system", "prompt", "answer"]
 
 @dataclass(frozen=True)
 class Token:
-    """One id of the model's output. `forced`: the grammar left no choice, nothing was sampled."""
+    """One id of the model's output. `forced`: the grammar left no choice, nothing was sampled.
+
+    `drafted`: guessed ids that were computed in the pass whose logits this one is the first to be
+    drawn from; `accepted`: it is one of them, so no pass of its own was needed for what follows.
+    """
 
     id: int
     forced: bool = False
+    drafted: int = 0
+    accepted: bool = False
 
 
 @dataclass(frozen=True)
@@ -99,6 +105,10 @@ class GrammarState(Protocol):
     def constraint(self) -> "Constraint": ...
 
     def accept(self, token_id: int) -> None: ...
+
+    def copy(self) -> "GrammarState":
+        """One that goes its own way from here."""
+        ...
 
 
 class Context(Protocol):
@@ -199,6 +209,11 @@ class Engine(Protocol):
 
     @property
     def default_sampling(self) -> Sampling: ...
+
+    @property
+    def speculation(self) -> str:
+        """One line for the user: whether guessing ahead is on, and what was measured of it."""
+        ...
 
     @property
     def store_failure(self) -> str:

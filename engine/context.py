@@ -26,6 +26,7 @@ from ds4_agent.engine.api import (
 from ds4_agent.engine.dsml.constraints import Forced, Free
 from ds4_agent.engine.errors import Cancelled, ContextFullError, EngineError
 from ds4_agent.engine.sampler import choose, generator
+from ds4_agent.engine.speculative.lookahead import Ahead, Lookahead
 from ds4_agent.engine.steps import Steps
 from ds4_agent.engine.tokenlog import TokenLog, check_ids
 from ds4_agent.engine.worker import Worker, stop_if
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from ds4_agent.engine.kvstore.store import KvStore, Saved
     from ds4_agent.engine.model.model import Model
     from ds4_agent.engine.model.state import State
+    from ds4_agent.engine.model.trail import Trail
 
 __all__ = ["Checkpoint", "ModelContext", "Runtime"]
 
@@ -54,6 +56,7 @@ class Runtime:
     eos: int
     context_length: int
     steps: Steps
+    new_lookahead: Callable[[], Lookahead] | None = None  # None: nothing is guessed
     store: "KvStore | None" = None
 
 
@@ -78,6 +81,8 @@ class ModelContext:
     def __init__(self, runtime: Runtime, place: Checkpoint | None = None) -> None:
         self._runtime = runtime
         self._place = place or _beginning(runtime)
+        # Between two tokens the place may stand behind it: see `_settle`.
+        self._lookahead = runtime.new_lookahead() if runtime.new_lookahead else None
 
     @property
     def tokens(self) -> TokenLog:
@@ -94,6 +99,7 @@ class ModelContext:
     ) -> None:
         """See `api.Context.extend`."""
         run = self._runtime
+        self._settle()
         self._append(check_ids(ids, run.vocabulary, len(self.tokens), run.context_length))
         began = time.monotonic()
         restored = self._restore(stable)
@@ -152,6 +158,10 @@ class ModelContext:
             yield from self._sampled(sampling, grammar, count, cancel)
         finally:
             self._runtime.steps.leave(self)
+            try:
+                self._settle()
+            except EngineError:  # closed or failed: what was guessed right is computed again
+                self._forget()
 
     def _sampled(
         self,
@@ -168,11 +178,10 @@ class ModelContext:
                 # has in `tokens` just what it saw; computed in one batch by the next request.
                 run = [Token(i, forced=True) for i in constraint.ids[:count]]
             else:
-                self._compute_pending(cancel)
-                logits = self._place.logits
-                if logits is None:
-                    raise EngineError("there is no token to go on from; extend the context first")
-                run = [Token(choose(logits, constraint, sampling, rng))]
+                drafted = self._compute_pending(grammar, count, cancel)
+                drawn = choose(self._logits(), constraint, sampling, rng)
+                look = self._lookahead
+                run = [Token(drawn, False, drafted, look is not None and look.came(drawn))]
             for token in run:
                 stop_if(cancel)
                 self._append((token.id,))
@@ -193,10 +202,12 @@ class ModelContext:
 
     def fork(self) -> "ModelContext":
         """See `api.Context.fork`."""
+        self._settle()
         return ModelContext(self._runtime, self._place)
 
     def checkpoint(self) -> Checkpoint:
         """See `api.Context.checkpoint`."""
+        self._settle()
         return self._place
 
     def rewind(self, checkpoint: CheckpointProtocol) -> None:
@@ -204,14 +215,18 @@ class ModelContext:
         if not isinstance(checkpoint, Checkpoint) or checkpoint.model is not self._runtime.model:
             raise EngineError("this checkpoint belongs to another model; start a new session")
         self._place = checkpoint
+        make = self._runtime.new_lookahead
+        self._lookahead = make() if make is not None else None
 
     def at_hand(self) -> int:
         """See `api.Context.at_hand`."""
+        self._settle()
         computed, store = self._place.state.position, self._runtime.store
         return computed if store is None else max(computed, store.stored(self.tokens))
 
     def save(self, point: SavePoint) -> None:
         """See `api.Context.save`."""
+        self._settle()
         self._save(_KINDS[point])
 
     def divergence(self) -> Divergence | None:
@@ -246,14 +261,65 @@ class ModelContext:
     def _append(self, ids: Sequence[int]) -> None:
         self._place = replace(self._place, log=self._place.log.appended(ids))
 
-    def _compute_pending(self, cancel: threading.Event | None) -> None:
-        steps = self._runtime.steps
+    def _compute_pending(
+        self, grammar: GrammarState | None, count: int, cancel: threading.Event | None
+    ) -> int:
+        """Have the logits of the last token, `count` more to come; the guesses computed with it."""
+        steps, look, drafted = self._runtime.steps, self._lookahead, 0
+        if look is not None and look.ahead is not None and look.ahead.takes(self.tokens):
+            return 0
+        self._settle()
         while (pending := len(self.tokens) - self._place.state.position) > 0:
             if pending == 1 and steps.are_gathered:
                 self._step(steps, cancel)
+            elif pending == 1 and look is not None:
+                drafted = self._look_ahead(
+                    look, look.guess(self.tokens, grammar, count - 1), cancel
+                )
+                break
             else:
                 steps.leave(self)
                 self._compute_chunk(cancel)
+        return drafted
+
+    def _look_ahead(
+        self, look: Lookahead, guesses: Sequence[int], cancel: threading.Event | None
+    ) -> int:
+        """Compute the one pending token, and `guesses` behind it in the same pass."""
+        began = time.monotonic()
+        if not guesses:
+            self._compute_chunk(cancel)
+        else:
+            stop_if(cancel)
+            run, place = self._runtime, self._place
+            ids = [place.log[-1], *guesses]
+            trail, logits = run.worker.call(_pass_over, run, ids, place.state)
+            look.ahead = Ahead(place.state.position, ids, logits, trail)
+        look.pace.took(1 + len(guesses), time.monotonic() - began)
+        return len(guesses)
+
+    def _logits(self) -> NDArray[np.float32]:
+        """[vocab] behind the last token, computed."""
+        ahead = self._lookahead.ahead if self._lookahead is not None else None
+        logits = self._place.logits if ahead is None else ahead.logits[ahead.taken - 1]
+        if logits is None:
+            raise EngineError("there is no token to go on from; extend the context first")
+        return logits
+
+    def _settle(self) -> None:
+        """Take the state of the guesses that came true as one's own, as if none had been made: what
+        was not yet drawn behind stays pending."""
+        ahead = self._lookahead.ahead if self._lookahead is not None else None
+        if ahead is not None:
+            state = self._runtime.worker.call(_state_after, ahead.trail, ahead.taken)
+            # A copy: the row must not keep those of all guesses alive.
+            logits = ahead.logits[ahead.taken - 1].copy()
+            self._place = replace(self._place, state=state, logits=logits)
+            self._forget()
+
+    def _forget(self) -> None:
+        if self._lookahead is not None:
+            self._lookahead.ahead = None
 
     def _step(self, steps: Steps, cancel: threading.Event | None) -> None:
         """Compute the one pending token, beside those of other contexts, and keep it."""
@@ -287,3 +353,21 @@ def _next_chunk(
     logits, after = prefill(run.model, ids, state, on_chunk=lambda done, state: False)
     # A vocabulary padded beyond the tokenizer's has rows that no id stands for.
     return np.array(logits, dtype=np.float32)[: run.vocabulary], after
+
+
+def _pass_over(
+    run: Runtime, ids: Sequence[int], state: "State"
+) -> "tuple[Trail, NDArray[np.float32]]":
+    """Runs on the engine thread: the pass, evaluated, and its logits [ids, vocabulary]."""
+    trail = run.model.pass_over(ids, state)
+    trail.evaluate()
+    return trail, np.array(trail.logits, dtype=np.float32)[:, : run.vocabulary]
+
+
+def _state_after(trail: "Trail", count: int) -> "State":
+    """Runs on the engine thread: the state after the first `count` ids of a pass, evaluated."""
+    from ds4_agent.engine.model.state import evaluate
+
+    state = trail.after(count)
+    evaluate(trail.logits, state)
+    return state

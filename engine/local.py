@@ -15,6 +15,9 @@ from ds4_agent.engine.context import ModelContext, Runtime
 from ds4_agent.engine.dsml.segments import EOS
 from ds4_agent.engine.dsml.tokenizer import Tokenizer
 from ds4_agent.engine.errors import Cancelled, EngineError, ModelFormatError
+from ds4_agent.engine.speculative.lookahead import Lookahead
+from ds4_agent.engine.speculative.lookup import Lookup
+from ds4_agent.engine.speculative.pace import Mode, Pace
 from ds4_agent.engine.steps import Steps
 from ds4_agent.engine.worker import Worker
 
@@ -34,6 +37,7 @@ class ModelEngine:
         context_length: int | None = None,
         on_load: Callable[[int, int], None] | None = None,
         store: StoreOptions | None = None,
+        speculate: Mode = "auto",
     ) -> None:
         """Load `directory`; see `open_engine`. `is_nano`, or "ds4_nano" in config.json: the small
         model's defaults (thinking off, its own prompt, greedy)."""
@@ -46,6 +50,9 @@ class ModelEngine:
         except BaseException:
             self._worker.close()
             raise
+        self.pace = Pace(speculate)
+        if speculate != "off":
+            self.runtime = with_guesses(self.runtime, self.pace)
         if store is not None:
             self.runtime = with_store(self.runtime, store, self.fingerprint)
         is_nano = is_nano or says_nano(directory)
@@ -56,6 +63,11 @@ class ModelEngine:
         self.default_sampling = (
             Sampling(temperature=0.0) if is_nano else Sampling(temperature=1.0, top_p=0.95)
         )
+
+    @property
+    def speculation(self) -> str:
+        """See `api.Engine.speculation`."""
+        return self.pace.account()
 
     @property
     def store_failure(self) -> str:
@@ -83,6 +95,11 @@ def says_nano(directory: Path) -> bool:
     """Whether a checkpoint's config.json, which is there and valid, calls it a small model."""
     keys = json.loads((directory / "config.json").read_text(encoding="utf-8"))
     return bool(keys.get("ds4_nano", False))
+
+
+def with_guesses(runtime: Runtime, pace: Pace) -> Runtime:
+    """The same engine, its contexts guessing ahead."""
+    return replace(runtime, new_lookahead=lambda: Lookahead(pace, (Lookup(),), runtime.eos))
 
 
 def with_store(runtime: Runtime, options: StoreOptions, fingerprint: str) -> Runtime:

@@ -6,12 +6,16 @@ EngineError that says what to do.
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ds4_agent.engine.api import Engine, StoreOptions
 from ds4_agent.engine.dsml.tokenizer import Tokenizer
 from ds4_agent.engine.errors import EngineError, ModelFormatError
 from ds4_agent.engine.scripted import CONTEXT_LENGTH, ScriptedEngine
 from ds4_agent.engine.weights.manifest import refuse_unfinished
+
+if TYPE_CHECKING:
+    from ds4_agent.engine.speculative.pace import Mode
 
 __all__ = ["NANO", "SCRIPTED", "open_engine"]
 
@@ -25,12 +29,14 @@ def open_engine(
     context_length: int | None = None,
     on_load: Callable[[int, int], None] | None = None,
     store: StoreOptions | None = None,
+    speculate: "Mode" = "auto",
 ) -> Engine:
     """The engine `spec` names: None or "nano" the bundled model, "scripted:FILE" a script, anything
     else a checkpoint directory.
 
     `context_length` None takes the model's default. `on_load(done, total)` is called on the engine
     thread as weights arrive. `store`: where states are kept; None: nowhere, as with a script.
+    `speculate`: whether ids are guessed and computed several at a time, see `speculative.pace`.
     Raises EngineError (ModelFormatError, ScriptError).
     """
     if context_length is not None and context_length < 1:
@@ -44,7 +50,12 @@ def open_engine(
 
     is_nano = directory == NANO
     return ModelEngine(
-        directory, is_nano, context_length=context_length, on_load=on_load, store=store
+        directory,
+        is_nano,
+        context_length=context_length,
+        on_load=on_load,
+        store=store,
+        speculate=speculate,
     )
 
 

@@ -37,6 +37,7 @@ class ScriptedEngine:
         self.default_thinking = "off"
         self.default_profile = "nano"
         self.default_sampling = Sampling(temperature=0.0)
+        self.speculation = "speculation is off: a script has nothing to compute"
         self.store_failure = ""
         self._path = path
         self._steps = read_script(path, tokenizer)

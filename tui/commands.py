@@ -134,11 +134,11 @@ def _ago(passed: float) -> str:
     return "just now"
 
 
-def slow_text(usage: Usage | None, divergence: str) -> str:
+def slow_text(usage: Usage | None, divergence: str = "", speculation: str = "") -> str:
     """Of the last prompt; `usage` None before the first."""
     if usage is None:
         return "Nothing was read yet."
-    return "\n".join(slowness_lines(usage, divergence))
+    return "\n".join(slowness_lines(usage, divergence, speculation))
 
 
 def cost_text(usage: Usage, elapsed: float, turns: int) -> str:
@@ -149,5 +149,6 @@ def cost_text(usage: Usage, elapsed: float, turns: int) -> str:
         f"read     {usage.input_tokens:,} tokens ({usage.cached_tokens:,} restored, "
         f"{usage.prefilled_tokens:,} computed)\n"
         f"written  {usage.output_tokens:,} tokens ({sampled:,} sampled, "
-        f"{usage.forced_tokens:,} forced by the grammar)"
+        f"{usage.forced_tokens:,} forced by the grammar)\n"
+        f"guessed  {usage.drafted_tokens:,} tokens ({usage.accepted_tokens:,} right)"
     )

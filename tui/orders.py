@@ -197,7 +197,7 @@ class Orders:
             "help": lambda: help_text(self._keys, self.names()),
             "tools": lambda: tools_text(agent.identity.tool_signatures if agent else ()),
             "cost": lambda: cost_text(self.tally.usage, self.tally.seconds, self.tally.turns),
-            "why-slow": lambda: slow_text(self.tally.last, agent.divergence() if agent else ""),
+            "why-slow": lambda: slow_text(self.tally.last, *(agent.slowness() if agent else ())),
         }
         if name in tell:
             return [Say(tell[name]())]

@@ -6,6 +6,7 @@ Outside a call everything but misplaced control ids is free. Nothing here knows 
 """
 
 from collections.abc import Mapping
+from copy import copy
 from typing import Any, Literal
 
 from ds4_agent.engine.dsml.call_tries import Body, CallTries, Node, Place
@@ -124,6 +125,10 @@ class GrammarState:
         if self._at == "tail":
             return grammar.tail_constraint(self._tail, self._types)
         return grammar.only_eos
+
+    def copy(self) -> "GrammarState":
+        """One that goes its own way from here; all it holds are values."""
+        return copy(self)
 
     def accept(self, token_id: int) -> None:
         """`token_id` came. Raises GrammarError where it may not; the state is unchanged then."""

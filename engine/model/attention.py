@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ds4_agent.engine.model.arrays import Array, cast, compact, fp32, library, rms_norm
-from ds4_agent.engine.model.compressor import compress
+from ds4_agent.engine.model.compressor import Pooled, compress
 from ds4_agent.engine.model.config import ModelConfig
 from ds4_agent.engine.model.indexer import chosen_mask, chosen_rows, visibility
 from ds4_agent.engine.model.operations import PURE, Operations
@@ -26,7 +26,7 @@ from ds4_agent.engine.model.softmax import Piece, merged
 from ds4_agent.engine.model.state import LayerState
 from ds4_agent.engine.model.tiles import QUERY_TILE, score_budget, spans
 
-__all__ = ["Advanced", "Turns", "advance", "attend", "attend_each", "turns_of"]
+__all__ = ["Advanced", "Turns", "advance", "attend", "attend_each", "turns_of", "with_rows"]
 
 # Up to so many times `index_topk` rows, attending to all under a mask costs less than gathering the
 # chosen ones for each query; beyond, the work for a query no longer grows with the rows.
@@ -72,6 +72,7 @@ class Advanced:
     state: LayerState  # after the chunk
     local: Array  # [rows, head_dim] stream dtype: the window before the chunk, then its own rows
     projected: Array  # [tokens, q_lora_rank + head_dim (+ index_n_heads)] of the chunk
+    pooled: Pooled | None  # what closed in the chunk; None: sliding layer
 
 
 def advance(
@@ -126,15 +127,17 @@ def attend_each(
     """One token of each of `states`, at `positions` [states]: (what it sees [states, 1, hidden],
     the layer's states after it), each with the bits that `advance` and `attend` give it alone.
 
-    `x` [states, 1, hidden] fp32 and `turns` [states, 1, dim / 2] are in numpy.
+    With fewer states than positions, the tokens beyond follow the one before them. `x` [states, 1,
+    hidden] fp32 and `turns` [states, 1, dim / 2] are in numpy.
     """
     turn = _turn(weights, turns)
     inputs = _inputs(x, weights, turn, config)
     low, q = _local_queries(inputs.projected, weights, turn, config)
     visible = (positions[:, None] + 1) // max(config.ratio(layer), 1)
     index: tuple[Array, Array] | None = None  # of all, made when the first state needs them
-    outs, after = np.empty_like(q), []
-    for i, (position, state) in enumerate(zip(positions.tolist(), states, strict=True)):
+    outs, after = np.empty_like(q), list[LayerState]()
+    for i, position in enumerate(positions.tolist()):
+        state = states[i] if i < len(states) else after[-1]
         advanced = _advanced(inputs.of(i), position, layer, state, weights, config, rotary)
         own = None
         if _must_choose(advanced.state, config):
@@ -183,11 +186,12 @@ def _advanced(
     xp, kv = library(inputs.kv), cast(inputs.kv, state.window)
     local = xp.concatenate([state.window, kv], axis=0)
     kept = max(local.shape[0] - (config.sliding_window - 1), 0)
-    after = replace(state, window=compact(local[kept:]))
+    after, pooled = replace(state, window=compact(local[kept:])), None
     if inputs.pooled is not None:
         ratio = config.ratio(layer)
-        after = _with_rows(inputs.pooled, position, ratio, after, weights, config, rotary)
-    return Advanced(after, local, inputs.projected)
+        pooled = _pooled(inputs.pooled, position, ratio, after, weights, config, rotary)
+        after = with_rows(after, pooled.rows, pooled.index_rows, pooled.pending)
+    return Advanced(after, local, inputs.projected, pooled)
 
 
 def _local_queries(
@@ -214,7 +218,7 @@ def _turn(weights: AttentionWeights, turns: Turns) -> Array:
     return turns.sliding if weights.pool is None else turns.compressed
 
 
-def _with_rows(
+def _pooled(
     projected: Array,
     position: int,
     ratio: int,
@@ -222,20 +226,26 @@ def _with_rows(
     weights: AttentionWeights,
     config: ModelConfig,
     rotary: Rotary,
-) -> LayerState:
-    """The state with the rows of the groups that close. A token sees the row it completes."""
+) -> Pooled:
+    """What closes in a chunk behind `state`."""
     assert weights.pool is not None
     assert state.pending is not None
-    assert state.rows is not None
-    new = compress(
+    return compress(
         projected, state.pending, position, ratio, weights.pool, weights.index, config, rotary
     )
+
+
+def with_rows(
+    state: LayerState, new: Array | None, new_index: Array | None, pending: Array
+) -> LayerState:
+    """The state with the rows of the groups that closed. A token sees the row it completes."""
+    assert state.rows is not None
     rows, index_rows = state.rows, state.index_rows
-    if new.rows is not None:
-        rows = rows.append(cast(new.rows, state.window))
-    if new.index_rows is not None and index_rows is not None:
-        index_rows = index_rows.append(cast(new.index_rows, state.window))
-    return replace(state, pending=compact(new.pending), rows=rows, index_rows=index_rows)
+    if new is not None:
+        rows = rows.append(cast(new, state.window))
+    if new_index is not None and index_rows is not None:
+        index_rows = index_rows.append(cast(new_index, state.window))
+    return replace(state, pending=compact(pending), rows=rows, index_rows=index_rows)
 
 
 def _must_choose(state: LayerState, config: ModelConfig) -> bool:

@@ -23,6 +23,7 @@ class Pooled:
     rows: Array | None  # [groups, head_dim] fp32, normed and roped
     index_rows: Array | None  # [groups, index_head_dim] fp32; CSA layers only
     pending: Array  # see state.LayerState.pending
+    inputs: Array  # what was pending before the chunk, then the chunk's own; `pending` is its end
 
 
 def compress(
@@ -44,7 +45,7 @@ def compress(
     inputs = library(projected).concatenate([pending, projected], axis=0)
     groups = (position % ratio + projected.shape[0]) // ratio
     if not groups:
-        return Pooled(None, None, inputs)
+        return Pooled(None, None, inputs, inputs)
     used = groups * ratio
     if index is None:
         values, gates = _plain_groups(inputs[:used], groups, config)
@@ -59,11 +60,11 @@ def compress(
     if config.kv_simulation:
         rows = round_kv(rows, config.qk_rope_head_dim)
     if index is None:
-        return Pooled(rows, None, inputs[used:])
+        return Pooled(rows, None, inputs[used:], inputs)
     keys = _finish(pooled[:, config.head_dim :], index.norm, turns[1], config)
     if index.rotation is not None:
         keys = round_index(keys, index.rotation)
-    return Pooled(rows, keys, inputs[used:])
+    return Pooled(rows, keys, inputs[used:], inputs)
 
 
 def _plain_groups(inputs: Array, groups: int, config: ModelConfig) -> tuple[Array, Array]:

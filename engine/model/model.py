@@ -12,7 +12,14 @@ from numpy.typing import NDArray
 
 from ds4_agent.engine.errors import TokenRangeError
 from ds4_agent.engine.model.arrays import Array, by_columns, library, on_host, rms_norm
-from ds4_agent.engine.model.attention import Turns, advance, attend, attend_each, turns_of
+from ds4_agent.engine.model.attention import (
+    Advanced,
+    Turns,
+    advance,
+    attend,
+    attend_each,
+    turns_of,
+)
 from ds4_agent.engine.model.config import ModelConfig
 from ds4_agent.engine.model.experts import apply_experts, route
 from ds4_agent.engine.model.hyper import collapse_streams, read_streams, write_streams
@@ -23,6 +30,7 @@ from ds4_agent.engine.model.parts import Before, Behind, part_spans, run_parts
 from ds4_agent.engine.model.rope import Rotary
 from ds4_agent.engine.model.state import LayerState, State, initial_state
 from ds4_agent.engine.model.tiles import on_cpu
+from ds4_agent.engine.model.trail import Trail, trail_of_layers, trail_of_states
 
 __all__ = ["Model"]
 
@@ -99,7 +107,38 @@ class Model:
             each = [self([t], state) for t, state in zip(ids.tolist(), states, strict=True)]
             logits = [logits for logits, _ in each]
             return library(logits[0]).stack(logits), [after for _, after in each]
-        return self._step_on_host(self._on_host, ids, [_in_numpy(state) for state in states])
+        positions = np.array([state.position for state in states], dtype=np.int64)
+        streams, layers = self._step_on_host(
+            self._on_host, ids, positions, [_in_numpy(state).layers for state in states]
+        )
+        return self._logits(streams, self._on_host)[:, 0], _states(positions, layers)
+
+    def pass_over(self, tokens: Sequence[int], state: State) -> Trail:
+        """One after the other `tokens`, the first of which is known and the rest guessed: the
+        logits of each, and the state after as many as turn out right. `evaluate` it.
+
+        In numpy every token has the bits that a call with it alone gives, so that guessing changes
+        no result; the weights are gone through once. In MLX they are those of a chunk.
+        Raises TokenRangeError.
+        """
+        ids = self._checked(tokens)
+        if self._on_host is not None:
+            positions = np.arange(state.position, state.position + len(ids), dtype=np.int64)
+            before = [_in_numpy(state).layers]
+            streams, chain = self._step_on_host(self._on_host, ids, positions, before)
+            logits = self._logits(streams, self._on_host)[:, 0]
+            return trail_of_states(logits, streams[:, 0], _states(positions, chain))
+        took: list[Advanced] = []
+        streams = self._through_layers(
+            self._parameters,
+            ids,
+            state.position,
+            state.layers.__getitem__,
+            lambda layer, advanced: took.append(advanced),
+            last_only=False,
+        )
+        logits = self._logits(streams, self._parameters)
+        return trail_of_layers(logits, streams, state, took, self.config)
 
     def _forward(
         self, tokens: Sequence[int], state: State, *, last_only: bool
@@ -113,7 +152,7 @@ class Model:
                 ids,
                 state.position,
                 layers.__getitem__,
-                layers.__setitem__,
+                lambda layer, advanced: layers.__setitem__(layer, advanced.state),
                 last_only=last_only,
             )
             logits = self._logits(streams, self._parameters)
@@ -128,8 +167,8 @@ class Model:
 
         def work(start: int, stop: int, before: Before, behind: Behind) -> Array:
             return self._through_layers(
-                weights, ids[start:stop], state.position + start, before, behind,
-                last_only=last_only,
+                weights, ids[start:stop], state.position + start, before,
+                lambda layer, advanced: behind(layer, advanced.state), last_only=last_only,
             )  # fmt: skip
 
         streams, layers = run_parts(list(part_spans(len(ids))), before, work)
@@ -144,12 +183,12 @@ class Model:
         ids: NDArray[np.int32],
         position: int,
         before: Before,
-        behind: Behind,
+        behind: Callable[[int, Advanced], None],
         *,
         last_only: bool,
     ) -> Array:
         """The residual streams [tokens or 1, n, hidden] behind the last layer, in the library of
-        the weights. Asks for each layer's state `before` the tokens, hands on the one `behind`."""
+        the weights. Asks for each layer's state `before` the tokens, hands on what it took in."""
         embed, config = weights.embed, self.config
         in_numpy = weights is self._on_host
         ops = PURE if in_numpy else self._operations
@@ -163,7 +202,7 @@ class Model:
             advanced = advance(
                 x, position, layer, before(layer), own.attention, turns, config, self._rotary
             )
-            behind(layer, advanced.state)
+            behind(layer, advanced)
             # Behind the last layer nothing but the state is ever used of most tokens.
             first = len(ids) - 1 if last_only and layer == len(weights.layers) - 1 else 0
             y = attend(
@@ -179,11 +218,16 @@ class Model:
 
     @np.errstate(over="ignore", invalid="ignore")
     def _step_on_host(
-        self, weights: Parameters, ids: NDArray[np.int32], states: Sequence[State]
-    ) -> tuple[Array, list[State]]:
-        """One of `ids` [states] for each of `states`, all in numpy. Arrays are [states, 1, ...]."""
+        self,
+        weights: Parameters,
+        ids: NDArray[np.int32],
+        positions: NDArray[np.int64],
+        states: Sequence[Sequence[LayerState]],
+    ) -> tuple[Array, list[list[LayerState]]]:
+        """One of `ids` at each of `positions` behind its state, or, where there are fewer states,
+        behind the one before it; all in numpy. Arrays are [ids, 1, ...]: (streams behind the last
+        layer, of each layer the states after each id)."""
         embed, config = weights.embed, self.config
-        positions = np.array([state.position for state in states], dtype=np.int64)
         tables = turns_of(positions, config, self._rotary, in_numpy=True)
         turns = Turns(
             *(table[:, None] for table in (tables.sliding, tables.compressed, tables.index))
@@ -194,7 +238,7 @@ class Model:
         layers: list[list[LayerState]] = []
         for layer, own in enumerate(weights.layers):
             x, mixing = read_streams(streams, own.attention_hyper, own.attention_norm, config)
-            before = [state.layers[layer] for state in states]
+            before = [state[layer] for state in states]
             y, after = attend_each(
                 x, positions, layer, before, own.attention, turns, config, self._rotary
             )
@@ -204,10 +248,7 @@ class Model:
             chosen, shares = route(x, ids, own.experts, config)
             y = apply_experts(x, chosen, shares, own.experts, config)
             streams = write_streams(streams, y, mixing)
-        logits = self._logits(streams, weights)[:, 0]
-        own_layers = zip(*layers, strict=True)
-        after_all = [State(int(p) + 1, own) for p, own in zip(positions, own_layers, strict=True)]
-        return logits, after_all
+        return streams, layers
 
     @np.errstate(over="ignore", invalid="ignore")
     def _logits(self, streams: Array, p: Parameters) -> Array:
@@ -226,6 +267,12 @@ class Model:
                 "the tokenizer belongs to another model"
             )
         return ids.astype(np.int32)
+
+
+def _states(positions: NDArray[np.int64], layers: Sequence[Sequence[LayerState]]) -> list[State]:
+    """After each of the tokens at `positions`; `layers` has them layer by layer."""
+    own_layers = zip(*layers, strict=True)
+    return [State(int(p) + 1, own) for p, own in zip(positions, own_layers, strict=True)]
 
 
 def _in_numpy(state: State) -> State:

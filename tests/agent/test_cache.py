@@ -156,6 +156,12 @@ def test_what_is_slow_is_told_in_one_line_each(play: Any) -> None:
     assert slowness_lines(usage, "") == ["restored 1,200 tokens from disk, computed 1,300"]
     assert slowness_lines(usage, "it has 'a\x1b[31m'\nat token 3")[1].count("\n") == 0
 
+    guessed = Usage(drafted_tokens=1200, accepted_tokens=900)
+    assert slowness_lines(guessed, "", "speculation pays at present")[1:] == [
+        "guessed 1,200 tokens ahead, 900 of them right",
+        "speculation pays at present",
+    ]
+
 
 @pytest.mark.parametrize("profile", ["lean", "nano"])
 def test_the_stable_part_is_the_same_everywhere_and_all_else_comes_after_it(profile: str) -> None:

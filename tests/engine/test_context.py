@@ -26,6 +26,11 @@ class Steps:
     def constraint(self):
         return self.constraints[0] if self.constraints else Free(frozenset({EOS}))
 
+    def copy(self):
+        other = Steps(*self.constraints)
+        other.accepted, other._left = [*self.accepted], self._left
+        return other
+
     def accept(self, token_id):
         self.accepted.append(token_id)
         if self._left == 0 and self.constraints:

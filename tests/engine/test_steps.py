@@ -1,6 +1,7 @@
 """Contexts that decode at the same time, each in its own thread: one batch through the model, and
 to each the tokens it gets alone, whatever happens to the others."""
 
+import copy
 import threading
 import time
 from contextlib import nullcontext
@@ -35,6 +36,9 @@ class Steps:
             self.ready()
             return Forced(tuple(self.forced))
         return Free(frozenset({EOS}))
+
+    def copy(self):
+        return copy.copy(self)
 
     def accept(self, token_id):
         if self.left <= 0:
