@@ -191,7 +191,8 @@ class TensorFiles:
         per_byte = _OFFICIAL[entry.dtype]
         rows, columns = _flat(shape)
         codes = _read(entry, np.uint8).reshape(rows, -1)
-        powers = _read(self._companion(name, "scale")[1], np.uint8)
+        scale_name, scale = self._companion(name, "scale")
+        powers = _read(scale, np.uint8)
         # The only codes that are no numbers; FP4 has none.
         if (powers == 255).any():
             raise _no_numbers(scale, scale_name)
