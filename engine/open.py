@@ -12,7 +12,6 @@ from ds4_agent.engine.api import Engine, StoreOptions
 from ds4_agent.engine.dsml.tokenizer import Tokenizer
 from ds4_agent.engine.errors import EngineError, ModelFormatError
 from ds4_agent.engine.scripted import CONTEXT_LENGTH, ScriptedEngine
-from ds4_agent.engine.weights.manifest import refuse_unfinished
 
 if TYPE_CHECKING:
     from ds4_agent.engine.speculative.pace import Mode
@@ -71,6 +70,8 @@ def _directory(spec: str) -> Path:
             f"there is no readable model directory {spec}; give a directory with config.json, "
             'tokenizer.json and safetensors files, or "nano" for the bundled model'
         )
+    from ds4_agent.engine.weights.manifest import refuse_unfinished
+
     refuse_unfinished(directory)
     return directory
 

@@ -70,6 +70,8 @@ def test_several_at_a_time_give_the_same(
         result = ask(package, "lib/*.py", "-p", REPLACE, "--no-cache", *arguments)
         run_git(package, "checkout", "-q", ".")
         keys = ("path", "text", "diff_sha256", "turns")
+        for item in result["items"]:  # what was guessed ahead is a matter of time
+            del item["tokens"]["drafted_tokens"], item["tokens"]["accepted_tokens"]
         return [(*(item[key] for key in keys), item["tokens"]) for item in result["items"]]
 
     assert outcome("--jobs", "1") == outcome("--jobs", "4")
