@@ -21,7 +21,7 @@ GREEDY = Sampling(temperature=0.0)
 
 def measure(directory: Path, lengths: list[int]) -> list[Speed]:
     """One row a length, shortest first."""
-    engine = ModelEngine(directory)
+    engine = ModelEngine(directory, speculate="off")  # every token a pass of its own
     try:
         _once(engine.new_context(), prompt_ids(256))  # warm: caches, threads, kernels
         return [_at(engine, prompt_ids(length)) for length in sorted(lengths)]
