@@ -37,7 +37,7 @@ class ModelEngine:
         context_length: int | None = None,
         on_load: Callable[[int, int], None] | None = None,
         store: StoreOptions | None = None,
-        speculate: Mode = "auto",
+        speculate: Mode = "off",
     ) -> None:
         """Load `directory`; see `open_engine`. `is_nano`, or "ds4_nano" in config.json: the small
         model's defaults (thinking off, its own prompt, greedy)."""

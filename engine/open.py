@@ -28,7 +28,7 @@ def open_engine(
     context_length: int | None = None,
     on_load: Callable[[int, int], None] | None = None,
     store: StoreOptions | None = None,
-    speculate: "Mode" = "auto",
+    speculate: "Mode" = "off",
 ) -> Engine:
     """The engine `spec` names: None or "nano" the bundled model, "scripted:FILE" a script, anything
     else a checkpoint directory.

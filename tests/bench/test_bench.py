@@ -77,6 +77,21 @@ print(table(HEAD, _speeds(ours, theirs)))
     assert rows[8] == ["rewind at 8,192, ms", "2.500", "", "", "< 1", "MISSED"]
 
 
+def test_speculation_gives_the_same_tokens_and_is_measured():
+    code = """
+from bench import speculation
+speculation.ROUNDS, speculation.TASKS = 1, speculation.TASKS[2:]
+speculation.main()
+"""
+    done = python(code)
+
+    assert done.returncode == 0, done.stderr
+    assert "speculation is auto: " in done.stderr
+    rows = json.loads(done.stdout.splitlines()[-1])
+    assert [len(row) for row in rows] == [6] * 4
+    assert float(rows[3][1]) > 1  # tokens a pass
+
+
 def test_forks_are_measured():
     code = "from bench.forks import main; main(300)"
     done = python(code)

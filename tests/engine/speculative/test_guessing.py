@@ -2,11 +2,12 @@
 under a grammar, cut off anywhere. Only the number of passes differs."""
 
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from ds4_agent.engine.api import Sampling, Token
+from ds4_agent.engine.api import Sampling, StoreOptions, Token
 from ds4_agent.engine.dsml.constraints import Forced, Free, OneOf
 from ds4_agent.engine.errors import Cancelled, EngineError
 from ds4_agent.engine.local import ModelEngine
@@ -276,6 +277,32 @@ def test_behind_a_rewind_the_forgotten_text_is_not_looked_up(guessing, prompt, p
 
     decode(context, 1, rules=Rules({0: OneOf(frozenset({7}))}))
     assert passes == []
+
+
+def test_a_session_saved_in_the_middle_goes_on_in_another_process(tiny, tmp_path, prompt):
+    """With guesses or without: what was guessed right was saved as if it had been computed."""
+    text = prompt(120)
+    rules = {k: OneOf(frozenset({token})) for k, token in enumerate(text[20:70])}
+    store = StoreOptions(tmp_path / "kv", 1 << 30)
+    lines = {}
+    for mode in ("off", "on"):
+        first = ModelEngine(tiny, store=replace(store, directory=tmp_path / mode), speculate=mode)
+        context = begun(first.new_context(), text + text[:20])
+        decode(context, 50, rules=Rules(rules))
+        context.save("answer")
+        assert first.runtime.store.wait(30)
+        own = ids(decode(context, 40))
+        first.close()
+
+        again = ModelEngine(tiny, store=replace(store, directory=tmp_path / mode), speculate=mode)
+        restored, seen = again.new_context(), []
+        restored.extend(text + text[:70], on_progress=seen.append)
+        lines[mode] = own, ids(decode(restored, 40)), seen[-1].restored
+        again.close()
+
+    assert lines["on"] == lines["off"]
+    assert lines["on"][0] == lines["on"][1]
+    assert lines["on"][2] >= 189
 
 
 # Beside others, and in trouble
