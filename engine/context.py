@@ -287,7 +287,7 @@ class ModelContext:
     ) -> int:
         """Compute the one pending token, and `guesses` behind it in the same pass."""
         began = time.monotonic()
-        if not guesses:
+        if not guesses and look.layer is None:
             self._compute_chunk(cancel)
         else:
             stop_if(cancel)
@@ -315,6 +315,8 @@ class ModelContext:
             # A copy: the row must not keep those of all guesses alive.
             logits = ahead.logits[ahead.taken - 1].copy()
             self._place = replace(self._place, state=state, logits=logits)
+            if self._lookahead is not None and self._lookahead.layer is not None:
+                self._lookahead.layer.saw(ahead.start, ahead.trail.streams, ahead.taken)
             self._forget()
 
     def _forget(self) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ds4_agent.engine import blas
 from ds4_agent.engine.api import Sampling, StoreOptions
@@ -15,11 +16,15 @@ from ds4_agent.engine.context import ModelContext, Runtime
 from ds4_agent.engine.dsml.segments import EOS
 from ds4_agent.engine.dsml.tokenizer import Tokenizer
 from ds4_agent.engine.errors import Cancelled, EngineError, ModelFormatError
+from ds4_agent.engine.speculative.layer import LayerDrafter
 from ds4_agent.engine.speculative.lookahead import Lookahead
 from ds4_agent.engine.speculative.lookup import Lookup
 from ds4_agent.engine.speculative.pace import Mode, Pace
 from ds4_agent.engine.steps import Steps
 from ds4_agent.engine.worker import Worker
+
+if TYPE_CHECKING:
+    from ds4_agent.engine.model.draft import DraftLayer
 
 __all__ = ["ModelEngine", "default_context", "says_nano", "with_store"]
 
@@ -52,7 +57,15 @@ class ModelEngine:
             raise
         self.pace = Pace(speculate)
         if speculate != "off":
-            self.runtime = with_guesses(self.runtime, self.pace)
+            # Only where it is asked for: the layer takes memory that the plan does not count.
+            draft = None
+            if speculate == "on":
+                try:
+                    draft = self._worker.call(_load_draft, directory, self.runtime)
+                except BaseException:
+                    self._worker.close()
+                    raise
+            self.runtime = with_guesses(self.runtime, self.pace, draft)
         if store is not None:
             self.runtime = with_store(self.runtime, store, self.fingerprint)
         is_nano = is_nano or says_nano(directory)
@@ -97,9 +110,14 @@ def says_nano(directory: Path) -> bool:
     return bool(keys.get("ds4_nano", False))
 
 
-def with_guesses(runtime: Runtime, pace: Pace) -> Runtime:
-    """The same engine, its contexts guessing ahead."""
-    return replace(runtime, new_lookahead=lambda: Lookahead(pace, (Lookup(),), runtime.eos))
+def with_guesses(runtime: Runtime, pace: Pace, draft: "DraftLayer | None" = None) -> Runtime:
+    """The same engine, its contexts guessing ahead: from the context, then by a draft layer."""
+
+    def lookahead() -> Lookahead:
+        layer = None if draft is None else LayerDrafter(draft, runtime.worker)
+        return Lookahead(pace, (Lookup(),), runtime.eos, layer)
+
+    return replace(runtime, new_lookahead=lookahead)
 
 
 def with_store(runtime: Runtime, options: StoreOptions, fingerprint: str) -> Runtime:
@@ -117,6 +135,13 @@ def with_store(runtime: Runtime, options: StoreOptions, fingerprint: str) -> Run
         disk, root, Layout(config, dtype, in_numpy=runtime.model.is_in_numpy), runtime.worker.call
     )
     return replace(runtime, store=store)
+
+
+def _load_draft(directory: Path, runtime: Runtime) -> "DraftLayer | None":
+    """Runs on the engine thread."""
+    from ds4_agent.engine.weights.draft import load_draft
+
+    return load_draft(directory, runtime.model)
 
 
 def _load(

@@ -64,6 +64,11 @@ class Model:
         return Model(self.config, change(self._parameters))
 
     @property
+    def parameters(self) -> Parameters:
+        """Its weights in MLX; a draft layer shares the embedding and the head."""
+        return self._parameters
+
+    @property
     def dtype(self) -> mx.Dtype:
         """The stream dtype, also that of stored rows."""
         return self._parameters.dtype
@@ -140,6 +145,32 @@ class Model:
         logits = self._logits(streams, self._parameters)
         return trail_of_layers(logits, streams, state, took, self.config)
 
+    def go_on(
+        self, streams: Array, tokens: Sequence[int], state: State
+    ) -> tuple[Array, Array, State]:
+        """Like a call, but through given `streams` [tokens, n, hidden] instead of the embeddings:
+        (logits [vocab], streams [1, n, hidden] of the last token, the state)."""
+        ids, weights = self._checked(tokens), self._on_host or self._parameters
+        layers = list((state if self._on_host is None else _in_numpy(state)).layers)
+        streams = self._through_layers(
+            weights,
+            ids,
+            state.position,
+            layers.__getitem__,
+            lambda layer, advanced: layers.__setitem__(layer, advanced.state),
+            last_only=True,
+            streams=streams,
+        )
+        after = State(state.position + len(ids), tuple(layers))
+        return self._logits(streams, weights)[0], streams, after
+
+    def embedded(self, tokens: Sequence[int]) -> Array:
+        """[tokens, hidden], in the library it computes in. Raises TokenRangeError."""
+        ids = self._checked(tokens)
+        if self._on_host is not None:
+            return rows_of(self._on_host.embed, ids)
+        return rows_of(self._parameters.embed, mx.array(ids))
+
     def _forward(
         self, tokens: Sequence[int], state: State, *, last_only: bool
     ) -> tuple[Array, State]:
@@ -186,15 +217,18 @@ class Model:
         behind: Callable[[int, Advanced], None],
         *,
         last_only: bool,
+        streams: Array | None = None,
     ) -> Array:
         """The residual streams [tokens or 1, n, hidden] behind the last layer, in the library of
-        the weights. Asks for each layer's state `before` the tokens, hands on what it took in."""
+        the weights; before the first they are the embeddings, unless `streams` are given. Asks for
+        each layer's state `before` the tokens, hands on what it took in."""
         embed, config = weights.embed, self.config
         in_numpy = weights is self._on_host
         ops = PURE if in_numpy else self._operations
-        shape = (len(ids), config.hc_mult, config.hidden_size)
-        rows = rows_of(embed, ids if in_numpy else mx.array(ids))
-        streams = library(rows).broadcast_to(rows[:, None], shape)
+        if streams is None:
+            shape = (len(ids), config.hc_mult, config.hidden_size)
+            rows = rows_of(embed, ids if in_numpy else mx.array(ids))
+            streams = library(rows).broadcast_to(rows[:, None], shape)
         positions = np.arange(position, position + len(ids), dtype=np.int64)
         turns = turns_of(positions, config, self._rotary, in_numpy=in_numpy)
         for layer, own in enumerate(weights.layers):

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from ds4_agent.engine.api import GrammarState
 from ds4_agent.engine.dsml.constraints import Forced, OneOf
 from ds4_agent.engine.speculative.drafter import Drafter, Offer
+from ds4_agent.engine.speculative.layer import LayerDrafter
 from ds4_agent.engine.speculative.pace import Pace
 
 if TYPE_CHECKING:
@@ -44,10 +45,14 @@ class Ahead:
 class Lookahead:
     """The guesses of one context. After a rewind there is a new one."""
 
-    def __init__(self, pace: Pace, drafters: Sequence[Drafter], eos: int) -> None:
+    def __init__(
+        self, pace: Pace, drafters: Sequence[Drafter], eos: int, layer: LayerDrafter | None = None
+    ) -> None:
+        """`drafters` are asked in order, `layer` after them; it has to be shown every pass."""
         self.pace = pace
         self.ahead: Ahead | None = None
-        self._drafters = drafters
+        self._drafters = drafters if layer is None else (*drafters, layer)
+        self.layer = layer
         self._eos = eos
         self._expected: list[int] = []  # what the next draws would be, were the guesses right
         self._kind = ""

@@ -26,7 +26,7 @@ from ds4_agent.engine.model.parameters import (
 from ds4_agent.engine.model.simulate import hadamard
 from ds4_agent.engine.weights.tensors import TensorFiles
 
-__all__ = ["assemble", "routing_table"]
+__all__ = ["arrays_of", "assemble", "layer_weights", "routing_table"]
 
 
 def assemble(
@@ -39,8 +39,8 @@ def assemble(
     c, total = config, config.num_hidden_layers + 1
     layers = []
     for layer in range(c.num_hidden_layers):
-        weights = _layer(files, f"layers.{layer}.", layer, c, dtype)
-        mx.eval(_arrays(weights))
+        weights = layer_weights(files, f"layers.{layer}.", layer, c, dtype)
+        mx.eval(arrays_of(weights))
         mx.clear_cache()  # what a layer was made from is of no use to the next
         layers.append(weights)
         if on_load is not None:
@@ -59,15 +59,16 @@ def assemble(
         norm=files.floats("norm.weight", (c.hidden_size,), mx.float32),
         head=files.weight(head_name, (c.vocab_size, c.hidden_size), mx.float32),
     )
-    mx.eval(_arrays(parameters))
+    mx.eval(arrays_of(parameters))
     if on_load is not None:
         on_load(total, total)
     return parameters
 
 
-def _layer(
+def layer_weights(
     files: TensorFiles, prefix: str, layer: int, c: ModelConfig, dtype: mx.Dtype
 ) -> LayerWeights:
+    """The layer whose tensors begin with `prefix`, of the kind that `c` gives number `layer`."""
     return LayerWeights(
         attention_hyper=_hyper(files, f"{prefix}hc_attn_", c),
         attention_norm=files.floats(f"{prefix}attn_norm.weight", (c.hidden_size,), mx.float32),
@@ -248,11 +249,11 @@ def _stack(
         raise ModelFormatError(
             f"{files.directory}: {prefix}*.{name} are in several formats; download it again"
         )
-    mx.eval(_arrays(whole) if isinstance(whole, Packed) else whole)  # the parts can go
+    mx.eval(arrays_of(whole) if isinstance(whole, Packed) else whole)  # the parts can go
     return whole
 
 
-def _arrays(weights: object) -> list[mx.array]:
+def arrays_of(weights: object) -> list[mx.array]:
     """Every array in a tree of frozen weights."""
     found = []
     for value in vars(weights).values():
@@ -260,7 +261,7 @@ def _arrays(weights: object) -> list[mx.array]:
             found.append(value)
         elif isinstance(value, tuple):
             found += [part for part in value if isinstance(part, mx.array)]
-            found += [a for part in value if is_dataclass(part) for a in _arrays(part)]
+            found += [a for part in value if is_dataclass(part) for a in arrays_of(part)]
         elif is_dataclass(value):
-            found += _arrays(value)
+            found += arrays_of(value)
     return found
