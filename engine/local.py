@@ -114,7 +114,7 @@ def with_guesses(runtime: Runtime, pace: Pace, draft: "DraftLayer | None" = None
     """The same engine, its contexts guessing ahead: from the context, then by a draft layer."""
 
     def lookahead() -> Lookahead:
-        layer = None if draft is None else LayerDrafter(draft, runtime.worker)
+        layer = None if draft is None else LayerDrafter(draft, runtime.worker, runtime.vocabulary)
         return Lookahead(pace, (Lookup(),), runtime.eos, layer)
 
     return replace(runtime, new_lookahead=lookahead)

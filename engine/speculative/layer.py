@@ -17,13 +17,15 @@ if TYPE_CHECKING:
 __all__ = ["LONGEST_DRAFT", "LayerDrafter"]
 
 LONGEST_DRAFT = 3  # the layer was trained for one id; what it makes of its own guesses wears off
+MOST_SEEN = 256  # passes not yet taken in
 
 
 class LayerDrafter:
     """A `Drafter` that also sees the streams of each pass."""
 
-    def __init__(self, layer: "DraftLayer", worker: Worker) -> None:
-        self._layer, self._worker = layer, worker
+    def __init__(self, layer: "DraftLayer", worker: Worker, vocabulary: int) -> None:
+        """`vocabulary`: ids below it are valid; the layer's logits may be padded beyond."""
+        self._layer, self._worker, self._vocabulary = layer, worker, vocabulary
         self._state: Any = None
         # Of the positions from `_state`'s on, not yet taken in, and how many of each.
         self._streams: list[tuple[Any, int]] = []
@@ -36,6 +38,8 @@ class LayerDrafter:
             self._state, self._streams = None, []
         self._streams.append((streams, count))
         self._next = position + count
+        if len(self._streams) > MOST_SEEN:  # while others guessed: more than its window anyway
+            self._state, self._streams = None, self._streams[-MOST_SEEN // 2 :]
 
     def propose(self, ids: Sequence[int]) -> Offer | None:
         """See `Drafter.propose`. Has something where the last id but one was the last seen."""
@@ -60,6 +64,6 @@ class LayerDrafter:
             evaluate(logits, state)
             if number == 0:
                 self._state = state  # what follows is guessed from guesses
-            ids = [int(np.argmax(np.array(logits)))]
+            ids = [int(np.argmax(np.array(logits)[: self._vocabulary]))]
             drafted += ids
         return drafted

@@ -13,6 +13,8 @@ from ds4_agent.engine.errors import ModelFormatError
 from ds4_agent.engine.local import ModelEngine, with_guesses
 from ds4_agent.engine.model.model import Model
 from ds4_agent.engine.model.state import evaluate
+from ds4_agent.engine.speculative import layer as layer_module
+from ds4_agent.engine.speculative.layer import LayerDrafter
 from ds4_agent.engine.speculative.pace import Pace
 from ds4_agent.engine.weights.draft import draft_kind, load_draft
 from ds4_agent.engine.weights.tensors import TensorFiles
@@ -96,6 +98,28 @@ def test_a_random_layer_changes_no_token(drafting, drafting_engine, prompt, in_n
 
     assert [token.id for token in tokens] == expected
     assert sum(token.drafted for token in tokens) > 60
+
+
+def test_long_after_its_last_guess_it_goes_on(drafting, drafting_engine, prompt, monkeypatch):
+    """Passes it did not guess for are not kept for ever."""
+    monkeypatch.setattr(layer_module, "MOST_SEEN", 4)
+    runtime, layer = loaded(drafting, drafting_engine, in_numpy=True)
+    drafter = LayerDrafter(layer, runtime.worker, runtime.vocabulary)
+    ids = prompt(12)
+
+    def streams():
+        trail = runtime.model.pass_over(ids, runtime.model.init_state())
+        return trail.streams
+
+    seen = runtime.worker.call(streams)
+    for place in range(11):
+        drafter.saw(place, seen[place : place + 1], 1)
+        assert len(drafter._streams) <= 4
+    drafted = drafter.propose(ids).draft(3)
+
+    assert len(drafted) == 3
+    assert all(0 <= token < runtime.vocabulary for token in drafted)
+    assert drafter.propose([*ids, 5]) is None
 
 
 @pytest.mark.parametrize("in_numpy", [True, False], ids=["numpy", "mlx"])
