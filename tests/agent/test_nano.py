@@ -28,9 +28,11 @@ def project(repo: Path) -> Path:
     return repo
 
 
-def run(capfdbinary: pytest.CaptureFixture[bytes], repo: Path, prompt: str) -> dict[str, object]:
+def run(
+    capfdbinary: pytest.CaptureFixture[bytes], repo: Path, prompt: str, *more: str
+) -> dict[str, object]:
     capfdbinary.readouterr()
-    limits = ("--max-turns", "8", "--time-limit", "120")
+    limits = ("--max-turns", "8", "--time-limit", "120", *more)
     code = main(["-C", str(repo), "-p", prompt, "--output-format", "json", *limits])
     out, err = capfdbinary.readouterr()
     assert code == 0, err.decode()
@@ -65,3 +67,24 @@ def test_most_of_a_call_is_not_sampled(
     usage = run(capfdbinary, project, "run the tests")["usage"]
     assert isinstance(usage, dict)
     assert usage["forced_tokens"] > usage["output_tokens"] / 3
+
+
+def test_guesses_from_the_prompt_change_no_id(
+    capfdbinary: pytest.CaptureFixture[bytes], project: Path, tmp_path: Path
+) -> None:
+    before = (project / "src/client.py").read_text()
+    prompt = 'replace "zorp_limit = 17" with "zorp_limit = 71" in src/client.py'
+    traces, usages = [], []
+    for mode in ("off", "on"):
+        trace = tmp_path / f"{mode}.jsonl"
+        extra = ("--speculate", mode, "--trace-tokens", str(trace), "--no-cache")
+        usages.append(run(capfdbinary, project, prompt, *extra)["usage"])
+        traces.append(trace.read_text())
+        assert "zorp_limit = 71" in (project / "src/client.py").read_text()
+        (project / "src/client.py").write_text(before)
+    off, on = usages
+    assert isinstance(off, dict)
+    assert isinstance(on, dict)
+    assert traces[0] == traces[1]
+    assert off["drafted_tokens"] == off["accepted_tokens"] == 0
+    assert on["drafted_tokens"] >= on["accepted_tokens"] > 5
