@@ -97,9 +97,13 @@ def test_tensors_of_draft_stages_are_passed_over(official):
 
 def test_loading_is_reported_to_its_end(checkpoint):
     seen = []
-    load_model(checkpoint.write(), on_load=lambda done, total: seen.append((done, total)))
+    load_model(checkpoint.write(), on_load=seen.append)
 
-    assert seen == [(done, 5) for done in range(1, 6)]
+    assert [(said.done, said.total) for said in seen] == [(done, 5) for done in range(1, 6)]
+    read = [said.bytes_done for said in seen]
+    assert read == sorted(set(read))  # it grows with every layer
+    stored = sum(tensor.nbytes for tensor in checkpoint.tensors.values())
+    assert {said.bytes_total for said in seen} == {read[-1]} == {stored}
 
 
 @pytest.mark.parametrize("dtype", [mx.bfloat16, mx.float16])
