@@ -238,9 +238,10 @@ class _Memory:
 
 
 def _remote(sibling: Any) -> RemoteFile:
-    size = sibling.lfs.size if sibling.lfs else sibling.size
-    sha256 = sibling.lfs.sha256 if sibling.lfs else ""
-    return RemoteFile(str(sibling.rfilename), int(size or 0), sha256, str(sibling.blob_id or ""))
+    name, large = str(sibling.rfilename), sibling.lfs
+    if large:  # git has a pointer to it only
+        return RemoteFile(name, int(large.size), str(large.sha256), "")
+    return RemoteFile(name, int(sibling.size or 0), "", str(sibling.blob_id or ""))
 
 
 def _status(error: Exception) -> int:

@@ -84,8 +84,8 @@ class Pace:
 class LoadLine:
     """What `on_load` of an engine can be: silent for a model that is there at once."""
 
-    def __init__(self) -> None:
-        self._line, self._pace = ProgressLine(after=QUICK), Pace()
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._line, self._pace = ProgressLine(after=QUICK, clock=clock), Pace(clock=clock)
 
     def __call__(self, progress: LoadProgress) -> None:
         self._pace.note(progress.bytes_done)

@@ -8,6 +8,7 @@ one line that says why not and names a repository that would do.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ __all__ = ["Choice", "choose_files"]
 NEEDED = ("config.json", "tokenizer.json")
 WELCOME = ("generation_config.json", "tokenizer_config.json", "LICENSE")
 READERS = 8  # headers that are read at once
+_HASH = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")  # a part has it in its name
 SMALL = 64 << 20  # bytes of a file that is read into memory
 
 
@@ -59,7 +61,11 @@ def choose_files(
         good = _usable(memory)
         raise ModelFormatError(f"{listing.repository}: {error}; {good} would work") from error
     small = [files[name] for name in (*NEEDED, INDEX, *WELCOME) if name in files]
-    return Choice((*small, *weights), plan)
+    chosen = (*small, *weights)
+    for file in chosen:
+        if not _HASH.fullmatch(file.sha256 or file.git_id):
+            raise PullError(f"{listing.repository}: the hub gives no hash of {file.name}")
+    return Choice(chosen, plan)
 
 
 def _weights(hub: Hub, listing: Listing, files: dict[str, RemoteFile]) -> list[RemoteFile]:

@@ -84,6 +84,19 @@ def test_a_model_that_is_there_at_once_is_not_told_of(capsys: pytest.CaptureFixt
     assert capsys.readouterr().err == ""
 
 
+def test_a_long_load_says_its_speed_and_its_end(
+    clock: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = LoadLine(clock)
+    for layer in range(1, 12):
+        clock.now += 1.0
+        line(LoadProgress(layer, 44, layer * 4_000_000_000, 176_000_000_000))
+    line.close()
+    assert capsys.readouterr().err.splitlines()[1] == (
+        "loading model 6/44 layers, 24.0 GB of 176.0 GB, 4.0 GB/s, ETA 38 s"
+    )
+
+
 @pytest.mark.parametrize(
     ("seconds", "shown"),
     [(0.2, "0 s"), (59.6, "1 min 00 s"), (200, "3 min 20 s"), (7500, "2 h 05 min")],

@@ -292,6 +292,21 @@ def test_two_at_once_do_not_write_into_one_directory(hub: Any, ds4_model: Run, p
     assert pulled(place) == wanted(hub)
 
 
+def test_a_disk_that_refuses_is_one_line_and_what_came_is_kept(
+    hub: Any, ds4_model: Run, place: Path
+) -> None:
+    limited = f"ulimit -f 3072; exec {sys.executable} -m ds4_agent model pull {NAME}"  # 3 MiB
+    done = subprocess.run(["bash", "-c", limited], capture_output=True, text=True)
+
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.splitlines()[-1].endswith(".part: File too large")
+    assert "Traceback" not in done.stderr
+    assert ds4_model("info", NAME).code == 2
+    hub.sent.clear()
+    assert ds4_model("pull", NAME).code == 0
+    assert pulled(place) == wanted(hub)
+
+
 def test_nothing_is_pulled_onto_a_disk_without_room(hub: Any, ds4_model: Run, place: Path) -> None:
     room = shutil.disk_usage("/").total * 1000
     hub.claims[SHARDS[1]] = room

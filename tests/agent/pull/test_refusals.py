@@ -107,6 +107,17 @@ def test_a_gated_repository_says_what_to_do(hub: Any, ds4_model: Run) -> None:
     assert "is gated: accept its terms on localhost" in ds4_model("pull", NAME).err
 
 
+@pytest.mark.parametrize("told", ["", "../../../../tmp/x", 64 * "G"])
+def test_a_file_without_a_hash_is_not_read(hub: Any, ds4_model: Run, told: str, home: Path) -> None:
+    name = "model-00001-of-00002.safetensors"
+    hub.hashes[name] = told
+    done = ds4_model("pull", NAME)
+
+    assert done.code == 2
+    assert f"the hub gives no hash of {name}" in done.err
+    assert not (home / "data").exists()
+
+
 def test_a_hub_that_does_not_answer_is_one_line(
     hub: Any, ds4_model: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
