@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from ds4_agent.agent.cli import Parser, add_common, options_from
 from ds4_agent.agent.display import visible
-from ds4_agent.agent.errors import UsageError
+from ds4_agent.agent.errors import PullError, UsageError
 from ds4_agent.agent.hub import open_hub
 from ds4_agent.agent.printing import print_json, warn
 from ds4_agent.agent.progress import Pace, ProgressLine
@@ -73,6 +73,10 @@ def _run(hub: Hub, repository: Repository, chosen: argparse.Namespace) -> int:
             progress.close()
             warn(f"stopped{progress.kept()}; `{shlex.join(again)}` goes on")
             return 130
+        except PullError as error:
+            if kept := progress.kept():
+                raise PullError(f"{error}; stopped{kept}, `{shlex.join(again)}` goes on") from error
+            raise
     _say_complete(job, chosen)
     return 0
 

@@ -32,6 +32,7 @@ AT_ONCE = 4  # files: one connection rarely fills a line
 BLOCK = 4 << 20
 RESERVE = 256 << 20  # bytes of the disk that are left alone
 LISTEN = 0.1  # seconds between two looks at the threads
+GRACE = 0.5  # seconds a thread has to end once another failed
 # What a file system answers that knows no locks: there is nothing to hold then.
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EISDIR, errno.EBADF)
 
@@ -167,6 +168,8 @@ def _fetch_all(
     finally:
         stop.set()
     if failures:
+        for thread in threads:
+            thread.join(GRACE)
         raise failures[0]
 
 
@@ -184,8 +187,8 @@ def _fetch(
             path.unlink()
             on_bytes(-part.size)
             raise PullError(
-                f"{file.name} came with another hash than {job.listing.repository} gives for it; "
-                "it was thrown away: run the same command again"
+                f"{file.name} came with another hash than {job.listing.repository} gives for it "
+                "and was thrown away"
             )
         path.replace(job.directory / file.name)
     except OSError as error:

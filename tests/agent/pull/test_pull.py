@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from ds4_agent.agent.cli import main
+from ds4_agent.agent.sizes import shown_size
 
 Run = Callable[..., SimpleNamespace]
 SHARDS = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
@@ -49,6 +50,8 @@ def test_the_files_that_are_needed_come_and_no_others(
     assert done.code == 0, done.err
     assert pulled(place) == wanted(hub)
     assert done.out.startswith(f"{NAME} is complete: 6 files, ")
+    plan = json.loads(ds4_model("plan", NAME, "--json").out)  # is what was said before
+    assert f"in memory: weights {shown_size(plan['weights'])}, " in done.err
     assert f"`ds4-agent model use {NAME}`" in done.out
     record = json.loads((place / ".ds4-pulled.json").read_text())
     assert (record["repository"], record["commit"]) == (NAME, commit)
@@ -299,7 +302,9 @@ def test_a_disk_that_refuses_is_one_line_and_what_came_is_kept(
     done = subprocess.run(["bash", "-c", limited], capture_output=True, text=True)
 
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.splitlines()[-1].endswith(".part: File too large")
+    last = done.stderr.splitlines()[-1]
+    assert ".part: File too large; stopped with " in last
+    assert last.endswith(f"kept, `ds4-agent model pull {NAME}` goes on")
     assert "Traceback" not in done.stderr
     assert ds4_model("info", NAME).code == 2
     hub.sent.clear()

@@ -1,6 +1,8 @@
 """What cannot be opened here is refused before it is downloaded, and so is what cannot be had."""
 
 import json
+import os
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -126,6 +128,18 @@ def test_a_hub_that_does_not_answer_is_one_line(
     assert done.code == 2
     assert "cannot read maker/small-v4 from localhost:9: " in done.err
     assert done.err.count("ds4-agent:") == 1
+
+
+def test_a_user_who_forbids_the_network_is_obeyed(hub: Any, home: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "ds4_agent", "model", "pull", NAME],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "HF_HUB_OFFLINE": "1"},
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == ("ds4-agent: HF_HUB_OFFLINE is set, which forbids model pull: unset it\n")
+    assert not hub.asked
 
 
 def test_without_the_package_the_command_for_it_is_named(
