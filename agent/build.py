@@ -21,7 +21,12 @@ from ds4_agent.agent import permissions
 from ds4_agent.agent.approval import Approvals, ApprovalsLog, Approver
 from ds4_agent.agent.config import Settings
 from ds4_agent.agent.options import Asks, RunOptions
-from ds4_agent.agent.session_prompt import session_prefix, session_profile
+from ds4_agent.agent.session_prompt import (
+    session_prefix,
+    session_profile,
+    session_thinking,
+    thinking_notices,
+)
 
 if TYPE_CHECKING:
     from ds4_agent.agent.calls import CallRunner
@@ -35,7 +40,7 @@ if TYPE_CHECKING:
     from ds4_agent.agent.steps import Model
     from ds4_agent.agent.toolbox import Toolbox
     from ds4_agent.agent.transcript import Trace, Transcript
-    from ds4_agent.engine.api import Context, Engine, Sampling, StoreOptions
+    from ds4_agent.engine.api import Context, Engine, LoadProgress, Sampling, StoreOptions
     from ds4_agent.engine.dsml.segments import Segment
     from ds4_agent.engine.speculative.pace import Mode
     from ds4_agent.sessions.log import SessionLog
@@ -61,13 +66,13 @@ def build_agent(
     options: RunOptions,
     *,
     approver: Approver | None = None,
-    on_load: Callable[[int, int], None] | None = None,
+    on_load: Callable[[LoadProgress], None] | None = None,
     engine: Engine | Callable[[], Engine] | None = None,
     warm: Context | None = None,
 ) -> Agent:
     """An agent ready to run; `close` it. An `--approver` command goes before `approver`.
 
-    `on_load(done, total)` is called from the engine's thread while weights load. A given `engine`
+    `on_load` is called from the engine's thread while weights load. A given `engine`
     (or what is called for it) is used instead of opening the model, and stays open; `warm` is a
     live context of it that may hold the ids of the session that goes on. Raises UsageError and
     EngineError with everything closed again.
@@ -96,13 +101,14 @@ def build_agent(
         return _assemble(parts, stack)
 
 
-def opened_engine(options: RunOptions, on_load: Callable[[int, int], None] | None) -> Engine:
+def opened_engine(options: RunOptions, on_load: Callable[[LoadProgress], None] | None) -> Engine:
     """The model of these options; close it. Raises EngineError."""
+    from ds4_agent.agent.model_names import model_spec
     from ds4_agent.engine.open import open_engine
 
     settings = options.settings
     return open_engine(
-        settings.model,
+        model_spec(settings.model, options.places),
         context_length=settings.ctx,
         on_load=on_load,
         store=_store(options),
@@ -211,6 +217,7 @@ def _assemble(parts: _Parts, stack: ExitStack) -> Agent:
         undo=Undo(snapshots, workspace) if snapshots else None,
         notices=[
             *([resumed.notice] if resumed else []),
+            *thinking_notices(settings, engine),
             *permissions.mode_notices(options, parts.approvals.mode),
             *permissions.idle_rules(options, parts.tools),
             *memory.notices,
@@ -349,7 +356,7 @@ def session_model(options: RunOptions, engine: Engine, tools: Sequence[Tool]) ->
     from ds4_agent.agent.steps import Model
     from ds4_agent.engine.dsml.grammar import Grammar
 
-    thinking = options.settings.think or engine.default_thinking
+    thinking = session_thinking(options.settings, engine)
     schemas: dict[str, dict[str, Any]] = {tool.name: tool.schema() for tool in tools}
     grammar = Grammar(engine.tokenizer, schemas) if options.uses_grammar else None
     return Model(

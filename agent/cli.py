@@ -37,6 +37,7 @@ other commands:
   ds4-agent config show|path|prompt     settings and where they come from; the prompt, in tokens
   ds4-agent model list|info|plan|convert|verify|use    models; the memory one takes; making and
     checking quantised ones
+  ds4-agent model pull OWNER/NAME       download one from the Hugging Face hub
 
 permission modes: plan reads only; ask asks before changing a file or running a command (without a
 screen and without --approver it refuses); accept-edits asks for commands only; auto asks nothing;
@@ -262,7 +263,8 @@ def _run_parser() -> Parser:
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("model").add_argument
-    add("--model", metavar="NAME", help="nano (default), a checkpoint directory, scripted:FILE")
+    add("--model", metavar="NAME", help="nano (default), a pulled OWNER/NAME, "
+        "a checkpoint directory, scripted:FILE")  # fmt: skip
     add("--prompt-profile", choices=CHOICES["prompt_profile"],
         help="default: what suits the model and its context")  # fmt: skip
     add("--think", choices=CHOICES["think"], help="reasoning effort (default: the model's own)")

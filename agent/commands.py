@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING, Any
 
 from ds4_agent.agent.cli import Parser, add_common, options_from
 from ds4_agent.agent.display import visible
+from ds4_agent.agent.model_names import SCRIPTED, model_directory
 from ds4_agent.agent.printing import print_json, warn
 
 if TYPE_CHECKING:
     from ds4_agent.agent.build import RunOptions
+    from ds4_agent.agent.places import Places
     from ds4_agent.engine.dsml.tokenizer import Tokenizer
 
 __all__ = ["run_command"]
-
-SCRIPTED = "scripted:"
 
 
 def run_command(name: str, arguments: Sequence[str]) -> int:
@@ -174,7 +174,7 @@ def _config_prompt(chosen: argparse.Namespace) -> int:
         append=options.settings.append_system_prompt,
         memory=memory.text,
     )
-    tokenizer = _tokenizer(model)
+    tokenizer = _tokenizer(model, options.places)
     text = "".join(spell(part) for _, part in parts)
     counted = [(name, len(tokenizer.encode(part)), spell(part)) for name, part in parts]
     tokens = len(tokenizer.encode([segment for _, part in parts for segment in part]))
@@ -197,20 +197,19 @@ def _profile_of(options: RunOptions, model: str) -> str:
 
     if model == "nano" or model.startswith(SCRIPTED):
         return options.settings.prompt_profile or "nano"
-    from ds4_agent.agent.model_commands import model_directory
-    from ds4_agent.engine.local import default_context, says_nano
+    from ds4_agent.engine.local import default_context
+    from ds4_agent.engine.version import read_version
     from ds4_agent.engine.weights.checkpoint import read_config
 
-    directory = model_directory(model)
+    directory = model_directory(model, options.places)
     longest = read_config(directory).max_position_embeddings
-    of_model = "nano" if says_nano(directory) else "lean"
+    of_model = read_version(directory).profile
     context = options.settings.ctx or default_context(longest)
     return profile_of(options.settings, of_model, context, keeps_states=options.keeps_states)
 
 
-def _tokenizer(model: str) -> Tokenizer:
-    from ds4_agent.agent.model_commands import model_directory
+def _tokenizer(model: str, places: Places) -> Tokenizer:
     from ds4_agent.engine.dsml.tokenizer import Tokenizer
 
-    directory = model_directory("nano" if model.startswith(SCRIPTED) else model)
+    directory = model_directory("nano" if model.startswith(SCRIPTED) else model, places)
     return Tokenizer.from_file(directory / "tokenizer.json")

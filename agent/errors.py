@@ -4,7 +4,7 @@ and what to do. Raised where known, shown at one place (`cli.main`), never with 
 
 from __future__ import annotations
 
-__all__ = ["OutputError", "StdoutError", "UsageError"]
+__all__ = ["OutputError", "PullError", "StdoutError", "UsageError"]
 
 
 class UsageError(Exception):
@@ -13,6 +13,10 @@ class UsageError(Exception):
 
 class OutputError(Exception):
     """What was asked for could not be written out. Exit code 2."""
+
+
+class PullError(Exception):
+    """A model could not be downloaded: the hub, the way to it, or what came. Exit code 2."""
 
 
 class StdoutError(OutputError):

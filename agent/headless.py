@@ -10,13 +10,14 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ds4_agent.agent.build import RunOptions, build_agent
-from ds4_agent.agent.errors import OutputError, UsageError
+from ds4_agent.agent.errors import OutputError, PullError, UsageError
 from ds4_agent.agent.events import (
     Event,
     RunStarted,
@@ -29,6 +30,7 @@ from ds4_agent.agent.events import (
 from ds4_agent.agent.lines import exit_code, result_line
 from ds4_agent.agent.output import Output, make_output
 from ds4_agent.agent.printing import check_writable, sole_stdout, warn, write_atomically
+from ds4_agent.agent.progress import LoadLine
 from ds4_agent.agent.prompt_input import compose_prompt, read_stdin
 from ds4_agent.agent.signals import Signals
 from ds4_agent.agent.slowness import slowness_lines
@@ -130,7 +132,8 @@ def _run(
     piped = read_stdin(sys.stdin.buffer, has_prompt, warn) if sys.stdin is not None else ""
     meant = partial(as_prompt, directory=options.directory, places=options.places)
     prompt = compose_prompt(request.words, options.directory, piped, meant)
-    agent = build_agent(options)
+    with closing(LoadLine()) as loading:
+        agent = build_agent(options, on_load=loading)
     try:
         ended = _follow(agent, prompt, output, progress, signals)
         if request.verbose:
@@ -179,7 +182,7 @@ def report(error: Exception, *, verbose: bool) -> int:
     if isinstance(error, UsageError):
         warn(str(error))
         return USAGE
-    if isinstance(error, OutputError | EngineError):
+    if isinstance(error, OutputError | PullError | EngineError):
         warn(str(error))
         return INFRASTRUCTURE
     warn(f"internal error: {type(error).__name__}: {error}; -v shows where")

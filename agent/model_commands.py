@@ -10,13 +10,14 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ds4_agent.agent.cli import Parser, add_common, options_from
 from ds4_agent.agent.config_file import change_config
 from ds4_agent.agent.display import visible
 from ds4_agent.agent.errors import UsageError
+from ds4_agent.agent.model_list import model_list
+from ds4_agent.agent.model_names import model_directory
 from ds4_agent.agent.model_verify import add_verify_options, verify_model
 from ds4_agent.agent.printing import print_json
 from ds4_agent.agent.sizes import shown_size
@@ -24,31 +25,34 @@ from ds4_agent.agent.sizes import shown_size
 if TYPE_CHECKING:
     from ds4_agent.engine.weights.plan import Plan
 
-__all__ = ["model_directory", "run_model"]
-
-SCRIPTED = "scripted:"
+__all__ = ["run_model"]
 
 
 def run_model(arguments: Sequence[str]) -> int:
-    """Run `ds4-agent model …`. Raises UsageError and EngineError."""
+    """Run `ds4-agent model …`. Raises UsageError, PullError, OutputError and EngineError."""
     if arguments and arguments[0] == "convert":  # it takes two directories
         from ds4_agent.agent.model_convert import run_convert
 
         return run_convert(arguments[1:])
+    if arguments and arguments[0] == "pull":
+        from ds4_agent.agent.model_pull import run_pull
+
+        return run_pull(arguments[1:])
     actions: dict[str, Callable[[argparse.Namespace], int]] = {
         "info": _model_info,
-        "list": _model_list,
+        "list": model_list,
         "plan": _model_plan,
         "use": _model_use,
         "verify": lambda chosen: verify_model(chosen, model_directory),
     }
     parser = Parser(
         prog="ds4-agent model",
-        epilog="ds4-agent model convert SRC DST --recipe …: see ds4-agent model convert --help",
+        epilog="ds4-agent model convert SRC DST --recipe …, ds4-agent model pull OWNER/NAME [DIR]: "
+        "see ds4-agent model convert --help, ds4-agent model pull --help",
         allow_abbrev=False,
     )
     parser.add_argument("action", choices=sorted(actions), metavar="|".join(sorted(actions)))
-    parser.add_argument("name", nargs="?", help="nano, or a checkpoint directory")
+    parser.add_argument("name", nargs="?", help="nano, a pulled OWNER/NAME, or a directory")
     parser.add_argument("--ctx", type=int, metavar="N", help="of `plan`: tokens of context")
     parser.add_argument("--json", action="store_true", help="machine-readable")
     add_verify_options(parser)
@@ -57,41 +61,18 @@ def run_model(arguments: Sequence[str]) -> int:
     return actions[chosen.action](chosen)
 
 
-def _model_list(chosen: argparse.Namespace) -> int:
-    """The bundled model, and the one that is configured."""
-    from ds4_agent.engine.open import NANO
-
-    options = options_from(chosen, is_headless=True)
-    configured = options.settings.model or "nano"
-    names = ["nano"] if configured == "nano" else ["nano", configured]
-    listed = [
-        {
-            "name": name,
-            "directory": os.fspath(NANO if name == "nano" else Path(name).expanduser()),
-            "is_default": name == configured,
-        }
-        for name in names
-        if not name.startswith(SCRIPTED)
-    ]
-    if chosen.json:
-        print_json(listed)
-        return 0
-    for entry in listed:
-        mark = "*" if entry["is_default"] else " "
-        print(f"{mark} {visible(str(entry['name']))}  {visible(str(entry['directory']))}")
-    return 0
-
-
 def _model_info(chosen: argparse.Namespace) -> int:
     """What a checkpoint is, from its files' heads."""
+    from ds4_agent.engine.version import read_version
     from ds4_agent.engine.weights.checkpoint import fingerprint, read_config
 
     options = options_from(chosen, is_headless=True)
     name = chosen.name or options.settings.model or "nano"
-    directory = model_directory(name)
-    config = read_config(directory)
+    directory = model_directory(name, options.places)
+    config, version = read_config(directory), read_version(directory)
     info = {
         "name": name,
+        "version": version.name,
         "directory": os.fspath(directory),
         "fingerprint": fingerprint(directory),
         "bytes": sum(path.stat().st_size for path in directory.glob("*.safetensors")),
@@ -101,12 +82,18 @@ def _model_info(chosen: argparse.Namespace) -> int:
         "experts_per_token": config.num_experts_per_tok,
         "vocabulary": config.vocab_size,
         "longest_context": config.max_position_embeddings,
+        "thinking": list(version.efforts),
+        "default_thinking": version.thinking,
+        "temperature": version.sampling.temperature,
+        "top_p": version.sampling.top_p,
+        "min_p": version.sampling.min_p,
     }
     if chosen.json:
         print_json(info)
         return 0
     for key, value in info.items():
-        shown = f"{value:,}" if isinstance(value, int) else visible(str(value))
+        shown = ", ".join(value) if isinstance(value, list) else str(value)
+        shown = f"{value:,}" if isinstance(value, int) else visible(shown)
         print(f"{key.replace('_', ' '):<18} {shown}")
     return 0
 
@@ -116,8 +103,9 @@ def _model_plan(chosen: argparse.Namespace) -> int:
     from ds4_agent.engine.local import default_context
     from ds4_agent.engine.weights.checkpoint import plan_model, read_config
 
-    settings = options_from(chosen, is_headless=True).settings
-    directory = model_directory(chosen.name or settings.model or "nano")
+    options = options_from(chosen, is_headless=True)
+    settings = options.settings
+    directory = model_directory(chosen.name or settings.model or "nano", options.places)
     longest = read_config(directory).max_position_embeddings
     context = settings.ctx or default_context(longest)
     if context > longest:
@@ -166,11 +154,12 @@ def _model_use(chosen: argparse.Namespace) -> int:
     from ds4_agent.engine.weights.checkpoint import plan_model
 
     if not chosen.name:
-        raise UsageError("model use needs a name: nano, or a checkpoint directory")
-    directory = model_directory(chosen.name)
+        raise UsageError("model use needs a name: nano, a pulled OWNER/NAME, or a directory")
+    places = options_from(chosen, is_headless=True).places
+    directory = model_directory(chosen.name, places)
     plan = plan_model(directory, 0)  # it is a model, and all its files are there
     name = "nano" if chosen.name == "nano" else os.fspath(directory.resolve())
-    config_file = options_from(chosen, is_headless=True).places.config_file
+    config_file = places.config_file
 
     def put(document: Any) -> bool:
         document["model"] = name
@@ -184,16 +173,3 @@ def _model_use(chosen: argparse.Namespace) -> int:
         if not plan.fits:
             print(visible(plan.refusal() or ""))
     return 0
-
-
-def model_directory(name: str) -> Path:
-    """The directory a model's name stands for. Raises UsageError and ModelFormatError."""
-    from ds4_agent.engine.errors import ModelFormatError
-    from ds4_agent.engine.open import NANO
-
-    if name.startswith(SCRIPTED):
-        raise UsageError(f"{name} is a script, not a checkpoint; it has no information")
-    directory = NANO if name == "nano" else Path(name).expanduser()
-    if not directory.is_dir():
-        raise ModelFormatError(f"there is no model directory {directory}; see model list")
-    return directory

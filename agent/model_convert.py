@@ -38,11 +38,12 @@ REFRESH = 0.2  # seconds between two updates of a terminal
 
 def run_convert(arguments: Sequence[str]) -> int:
     """Run `ds4-agent model convert …`. Raises UsageError and EngineError."""
-    from ds4_agent.agent.model_commands import model_directory
+    from ds4_agent.agent.model_names import model_directory, pulled_directory
+    from ds4_agent.agent.places import find_places
     from ds4_agent.engine.weights.recipe import RECIPES
 
     parser = Parser(prog="ds4-agent model convert", description=DESCRIPTION, allow_abbrev=False)
-    parser.add_argument("source", metavar="SRC", help="nano, or a checkpoint directory")
+    parser.add_argument("source", metavar="SRC", help="nano, a pulled OWNER/NAME, or a directory")
     parser.add_argument("destination", metavar="DST", type=Path, help="the directory to make")
     parser.add_argument("--recipe", required=True, choices=list(RECIPES), metavar="|".join(RECIPES))
     parser.add_argument("--json", action="store_true", help="machine-readable")
@@ -50,7 +51,8 @@ def run_convert(arguments: Sequence[str]) -> int:
     chosen = parser.parse_intermixed_args(arguments)
     base = existing_directory(chosen.cd or Path())
     is_nano = chosen.source == "nano"
-    named = "nano" if is_nano else os.fspath(base / Path(chosen.source).expanduser())
+    pulled = pulled_directory(chosen.source, find_places(os.environ))
+    named = "nano" if is_nano else os.fspath(pulled or base / Path(chosen.source).expanduser())
     source, destination = model_directory(named), base / chosen.destination.expanduser()
     made = _stoppable(source, destination, RECIPES[chosen.recipe])
     if isinstance(made, int):

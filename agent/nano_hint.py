@@ -24,5 +24,5 @@ def nano_hint(memory: int) -> str:
         real = "V4 Flash needs 96 GB"
     return (
         "this is the bundled nano model: replaces, renames, reads, creates, runs tests\n"
-        f"real: --model DIR, V4 in bf16; {real}"
+        f"real: --model DIR or model pull; {real}"
     )

@@ -18,7 +18,7 @@ class Places:
     """Absolute directories; none of them needs to exist."""
 
     config: Path  # config.toml, AGENTS.md, tools/
-    data: Path  # sessions/
+    data: Path  # sessions/, models/
     cache: Path  # may be deleted at any time
     state: Path  # trusted.json
 
@@ -46,6 +46,11 @@ class Places:
     @property
     def sessions(self) -> Path:
         return self.data / "sessions"
+
+    @property
+    def models(self) -> Path:
+        """Checkpoints that were pulled, each in a directory OWNER--NAME."""
+        return self.data / "models"
 
 
 def find_places(environment: Mapping[str, str]) -> Places:

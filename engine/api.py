@@ -4,7 +4,7 @@ imports MLX, touches a disk or knows about messages and tools.
 """
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +18,10 @@ __all__ = [
     "Checkpoint",
     "Context",
     "Divergence",
+    "Efforts",
     "Engine",
     "GrammarState",
+    "LoadProgress",
     "PrefillProgress",
     "Sampling",
     "SavePoint",
@@ -29,6 +31,10 @@ __all__ = [
 
 SavePoint = Literal["system", "prompt", "answer"]
 """Why a place is kept on disk: the end of a system prompt (kept longest), a prompt, an answer."""
+
+Efforts = Mapping[str, str | None]
+"""The levels of thinking a model was trained with, each with the reasoning effort that its prompt
+states for it (`dsml.wording.EFFORTS`); None: it does not think. "off" is always there."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +71,17 @@ class StoreOptions:
 
     directory: Path
     budget: int
+
+
+@dataclass(frozen=True)
+class LoadProgress:
+    """While a model is loaded: `done` of `total` layers, the two ends counted as one, and
+    `bytes_done` of `bytes_total` read of its files."""
+
+    done: int
+    total: int
+    bytes_done: int
+    bytes_total: int
 
 
 @dataclass(frozen=True)
@@ -203,6 +220,9 @@ class Engine(Protocol):
 
     @property
     def default_thinking(self) -> str: ...
+
+    @property
+    def efforts(self) -> Efforts: ...
 
     @property
     def default_profile(self) -> str: ...

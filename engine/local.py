@@ -3,7 +3,6 @@ the engine thread; MLX is imported there and nowhere else, after a fast BLAS. Ev
 in one EngineError that says what to do, with the thread ended.
 """
 
-import json
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ds4_agent.engine import blas
-from ds4_agent.engine.api import Sampling, StoreOptions
+from ds4_agent.engine.api import LoadProgress, StoreOptions
 from ds4_agent.engine.context import ModelContext, Runtime
 from ds4_agent.engine.dsml.segments import EOS
 from ds4_agent.engine.dsml.tokenizer import Tokenizer
@@ -21,12 +20,13 @@ from ds4_agent.engine.speculative.lookahead import Lookahead
 from ds4_agent.engine.speculative.lookup import Lookup
 from ds4_agent.engine.speculative.pace import Mode, Pace
 from ds4_agent.engine.steps import Steps
+from ds4_agent.engine.version import NANO_VERSION, Version, read_version
 from ds4_agent.engine.worker import Worker
 
 if TYPE_CHECKING:
     from ds4_agent.engine.model.draft import DraftLayer
 
-__all__ = ["ModelEngine", "default_context", "says_nano", "with_store"]
+__all__ = ["ModelEngine", "default_context", "with_store"]
 
 DEFAULT_CONTEXT = 131_072  # of a published model: 0.9 GB of KV rows in bf16
 
@@ -40,7 +40,7 @@ class ModelEngine:
         is_nano: bool = False,
         *,
         context_length: int | None = None,
-        on_load: Callable[[int, int], None] | None = None,
+        on_load: Callable[[LoadProgress], None] | None = None,
         store: StoreOptions | None = None,
         speculate: Mode = "off",
     ) -> None:
@@ -49,7 +49,7 @@ class ModelEngine:
         self.tokenizer = Tokenizer.from_file(directory / "tokenizer.json")
         self._worker = Worker()
         try:
-            self.runtime, self.fingerprint = self._worker.call(
+            self.runtime, self.fingerprint, version = self._worker.call(
                 _load, self._worker, directory, self.tokenizer, context_length, on_load
             )
         except BaseException:
@@ -68,14 +68,13 @@ class ModelEngine:
             self.runtime = with_guesses(self.runtime, self.pace, draft)
         if store is not None:
             self.runtime = with_store(self.runtime, store, self.fingerprint)
-        is_nano = is_nano or says_nano(directory)
-        self.model_name = "nano" if is_nano else directory.resolve().name
+        version = NANO_VERSION if is_nano else version
+        self.model_name = "nano" if version is NANO_VERSION else directory.resolve().name
         self.context_length = self.runtime.context_length
-        self.default_thinking = "off" if is_nano else "low"
-        self.default_profile = "nano" if is_nano else "lean"
-        self.default_sampling = (
-            Sampling(temperature=0.0) if is_nano else Sampling(temperature=1.0, top_p=0.95)
-        )
+        self.efforts = version.efforts
+        self.default_thinking = version.thinking
+        self.default_profile = version.profile
+        self.default_sampling = version.sampling
 
     @property
     def speculation(self) -> str:
@@ -102,12 +101,6 @@ class ModelEngine:
 def default_context(longest: int) -> int:
     """The context of a model that can take `longest` tokens, where none is asked for."""
     return min(longest, DEFAULT_CONTEXT)
-
-
-def says_nano(directory: Path) -> bool:
-    """Whether a checkpoint's config.json, which is there and valid, calls it a small model."""
-    keys = json.loads((directory / "config.json").read_text(encoding="utf-8"))
-    return bool(keys.get("ds4_nano", False))
 
 
 def with_guesses(runtime: Runtime, pace: Pace, draft: "DraftLayer | None" = None) -> Runtime:
@@ -149,21 +142,22 @@ def _load(
     directory: Path,
     tokenizer: Tokenizer,
     context_length: int | None,
-    on_load: Callable[[int, int], None] | None,
-) -> tuple[Runtime, str]:
-    """Runs on the engine thread. A `close` while it loads stops it at the next tensor file."""
+    on_load: Callable[[LoadProgress], None] | None,
+) -> tuple[Runtime, str, Version]:
+    """Runs on the engine thread. A `close` while it loads stops it at the next layer."""
     blas.preload()
     from ds4_agent.engine.weights.checkpoint import fingerprint, load_model, read_config
     from ds4_agent.engine.weights.stamps import refuse_changes, stamps
 
-    def report(done: int, total: int) -> None:
+    def report(progress: LoadProgress) -> None:
         if worker.closed:
             raise Cancelled("closed while loading")
         if on_load is not None:
-            on_load(done, total)
+            on_load(progress)
 
     before = stamps(directory)
     config = read_config(directory)
+    version = read_version(directory)
     limit = config.max_position_embeddings
     length = context_length or default_context(limit)
     if length > limit:
@@ -188,4 +182,4 @@ def _load(
     refuse_changes(directory, before)
     digest = fingerprint(directory)
     refuse_changes(directory, before)
-    return runtime, digest
+    return runtime, digest, version

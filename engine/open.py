@@ -8,10 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ds4_agent.engine.api import Engine, StoreOptions
+from ds4_agent.engine.api import Engine, LoadProgress, StoreOptions
 from ds4_agent.engine.dsml.tokenizer import Tokenizer
 from ds4_agent.engine.errors import EngineError, ModelFormatError
 from ds4_agent.engine.scripted import CONTEXT_LENGTH, ScriptedEngine
+from ds4_agent.engine.weights.files import refuse_half_pulled
 
 if TYPE_CHECKING:
     from ds4_agent.engine.speculative.pace import Mode
@@ -26,14 +27,14 @@ def open_engine(
     spec: str | None,
     *,
     context_length: int | None = None,
-    on_load: Callable[[int, int], None] | None = None,
+    on_load: Callable[[LoadProgress], None] | None = None,
     store: StoreOptions | None = None,
     speculate: "Mode" = "off",
 ) -> Engine:
     """The engine `spec` names: None or "nano" the bundled model, "scripted:FILE" a script, anything
     else a checkpoint directory.
 
-    `context_length` None takes the model's default. `on_load(done, total)` is called on the engine
+    `context_length` None takes the model's default. `on_load` is called on the engine
     thread as weights arrive. `store`: where states are kept; None: nowhere, as with a script.
     `speculate`: whether ids are guessed and computed several at a time, see `speculative.pace`.
     Raises EngineError (ModelFormatError, ScriptError).
@@ -73,6 +74,7 @@ def _directory(spec: str) -> Path:
     from ds4_agent.engine.weights.manifest import refuse_unfinished
 
     refuse_unfinished(directory)
+    refuse_half_pulled(directory)
     return directory
 
 

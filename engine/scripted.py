@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ds4_agent.engine.api import Checkpoint as CheckpointProtocol
-from ds4_agent.engine.api import GrammarState, PrefillProgress, Sampling, SavePoint, Token
+from ds4_agent.engine.api import Efforts, GrammarState, PrefillProgress, Sampling, SavePoint, Token
 from ds4_agent.engine.dsml.segments import EOS
 from ds4_agent.engine.dsml.tokenizer import Tokenizer
 from ds4_agent.engine.errors import ContextFullError, EngineError, ScriptError
@@ -35,6 +35,7 @@ class ScriptedEngine:
         self.context_length = context_length
         self.tokenizer = tokenizer
         self.default_thinking = "off"
+        self.efforts: Efforts = {"off": None, "low": "low", "high": "high", "max": "max"}
         self.default_profile = "nano"
         self.default_sampling = Sampling(temperature=0.0)
         self.speculation = "speculation is off: a script has nothing to compute"

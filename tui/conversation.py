@@ -28,6 +28,8 @@ from ds4_agent.agent.events import (
 )
 from ds4_agent.agent.material import Ran
 from ds4_agent.agent.own_shell import OwnShell
+from ds4_agent.agent.progress import load_text
+from ds4_agent.engine.api import LoadProgress
 
 if TYPE_CHECKING:
     from ds4_agent.agent.alternatives import Alternative, Wanted
@@ -52,10 +54,9 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Loading:
-    """`done` of `total` weights are loaded."""
+    """How far the model is, in words."""
 
-    done: int
-    total: int
+    text: str
 
 
 @dataclass(frozen=True)
@@ -241,9 +242,9 @@ class Conversation:
         if self._thread.is_alive():
             self._thread.join(timeout)
 
-    def loading(self, done: int, total: int) -> None:
+    def loading(self, progress: LoadProgress) -> None:
         """For the engine to call while it loads, from any thread."""
-        self._post(Loading(done, total))
+        self._post(Loading(load_text(progress)))
 
     def decide(self, request: ApprovalRequest) -> Decision:
         """Ask whoever reads the inbox. Called in the agent's thread."""

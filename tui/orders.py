@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Literal
 from ds4_agent.agent.display import one_line
 from ds4_agent.agent.errors import OutputError, UsageError
 from ds4_agent.agent.material import with_files, with_names, with_results
+from ds4_agent.agent.model_names import model_directory, names_at_hand
+from ds4_agent.engine.errors import EngineError
 from ds4_agent.tui.choosing import BETWEEN_TURNS, Choosing, Rows, Work
 from ds4_agent.tui.commands import (
     COMMANDS,
@@ -236,19 +238,24 @@ class Orders:
         now = agent.identity.model
         if name:
             return self._use_model(name)
-        known = dict.fromkeys([now, NANO, *([self._about.model] if self._about.model else [])])
+        used, places = self._about.model, self._about.places
+        pulled = names_at_hand(places, but=now) if places is not None else []
+        known = dict.fromkeys([now, NANO, *([used] if used else []), *pulled])
         self._offered = list(known)
         if len(known) == 1:
-            return [Say(f"The model is {now}. /model DIR loads a checkpoint of your own.")]
+            return [Say(f"The model is {now}. /model loads a pulled OWNER/NAME or a DIR.")]
         rows = tuple(one_line(f"{each} (now)" if each == now else each) for each in known)
         return [Rows(_MODEL, "Go on with which model?", rows)]
 
     def _use_model(self, name: str) -> list[Following]:
         if not self._about.keeps:
             return [Say("With --no-session the conversation cannot go on under another model.")]
-        is_known = name in (NANO, self._about.model) or name.startswith("scripted:")
-        if not is_known and not Path(name).expanduser().is_dir():
-            return [Say(f"There is no model directory {name}", "warning")]
+        places = self._about.places
+        if places is not None and name != self._about.model and not name.startswith("scripted:"):
+            try:
+                model_directory(name, places)
+            except EngineError as error:
+                return [Say(str(error), "warning")]
         return [Work("loading model", partial(self._talk.again, name))]
 
     def _ask_trust(self) -> list[Following]:

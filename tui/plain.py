@@ -245,8 +245,8 @@ class PlainScreen:
 
     def _take(self, item: Item) -> None:
         match item:
-            case Loading():
-                pass
+            case Loading(text):
+                self._view.loading(text)
             case Loaded(agent):
                 if self._agent is not None:
                     self._view.line(f"session {agent.identity.session_id}", "bold")

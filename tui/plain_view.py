@@ -36,7 +36,7 @@ from ds4_agent.tui.describe import (
 
 __all__ = ["PlainView"]
 
-PREFILL_EVERY = 2.0  # seconds between two lines about a prefill
+PREFILL_EVERY = 2.0  # seconds between two lines about a prefill or a load
 DIFF_LINES = 40
 RESULT_LINES = 12  # of a command's output
 _COLOURS = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33"}
@@ -101,6 +101,12 @@ class PlainView:
                 self.line(visible(detail or f"stopped: {reason}"), "yellow")
             case _:
                 pass
+
+    def loading(self, text: str) -> None:
+        """How far the model is, now and then."""
+        if self._clock() - self._said >= PREFILL_EVERY:
+            self._said = self._clock()
+            self.line(text, "dim")
 
     def _say(self, text: str) -> None:
         if self._answer is None:

@@ -179,8 +179,8 @@ class AgentApp(App[None]):
 
     async def _take(self, item: Item) -> None:
         match item:
-            case Loading(done, total):
-                self._set(activity=f"loading model {100 * done // max(total, 1)}%")
+            case Loading(text):
+                self._set(activity=text)
             case Loaded(agent):
                 await self._take_agent(agent)
             case LoadFailed(error):

@@ -10,7 +10,7 @@ import os
 import threading
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -46,7 +46,8 @@ from ds4_agent.agent.cli import options_from
 from ds4_agent.agent.errors import OutputError, UsageError
 from ds4_agent.agent.limits import Limits
 from ds4_agent.agent.printing import warn, write_atomically, write_bytes_atomically
-from ds4_agent.agent.session_prompt import session_prefix, session_profile
+from ds4_agent.agent.progress import LoadLine
+from ds4_agent.agent.session_prompt import session_prefix, session_profile, thinking_notices
 from ds4_agent.agent.signals import Signals
 
 if TYPE_CHECKING:
@@ -115,12 +116,14 @@ class _Batch:
         )
         check_permissions(options, toolbox.tools, applies=task.applies)
         dirty = self._dirty(items)
-        engine = opened_engine(options, None)
+        with closing(LoadLine()) as loading:
+            engine = opened_engine(options, loading)
         stack.callback(engine.close)
         keeps = options.keeps_states
         profile = session_profile(options.settings, engine, keeps_states=keeps)
         memory = gathered_memory(options, profile)
-        for notice in (*memory.notices, *toolbox.notices):
+        thinking = thinking_notices(options.settings, engine)
+        for notice in (*thinking, *memory.notices, *toolbox.notices):
             warn(notice)
         facts = gathered_facts(options)
         prefix = session_prefix(profile, options.settings, engine, toolbox.tools, facts, memory)

@@ -10,6 +10,7 @@ import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
+from ds4_agent.engine.api import LoadProgress
 from ds4_agent.engine.errors import ModelFormatError
 from ds4_agent.engine.model.config import ModelConfig
 from ds4_agent.engine.model.hyper import hyper_weights
@@ -24,6 +25,7 @@ from ds4_agent.engine.model.parameters import (
     PoolWeights,
 )
 from ds4_agent.engine.model.simulate import hadamard
+from ds4_agent.engine.weights.plan import stored_sizes
 from ds4_agent.engine.weights.tensors import TensorFiles
 
 __all__ = ["arrays_of", "assemble", "layer_weights", "routing_table"]
@@ -33,18 +35,21 @@ def assemble(
     files: TensorFiles,
     config: ModelConfig,
     dtype: mx.Dtype,
-    on_load: Callable[[int, int], None] | None,
+    on_load: Callable[[LoadProgress], None] | None,
 ) -> Parameters:
-    """All parameters, evaluated. `on_load(done, total)` counts layers and the two ends."""
+    """All parameters, evaluated. `on_load` hears of each layer, and of the two ends as one."""
     c, total = config, config.num_hidden_layers + 1
+    sizes = stored_sizes(files.entries)
+    done, everything = 0, sum(sizes.values())
     layers = []
     for layer in range(c.num_hidden_layers):
         weights = layer_weights(files, f"layers.{layer}.", layer, c, dtype)
         mx.eval(arrays_of(weights))
         mx.clear_cache()  # what a layer was made from is of no use to the next
         layers.append(weights)
+        done += sizes.get(f"layers.{layer}", 0)
         if on_load is not None:
-            on_load(layer + 1, total)
+            on_load(LoadProgress(layer + 1, total, done, everything))
     n, wide = c.hc_mult, c.hc_mult * c.hidden_size
     embed = files.weight("embed.weight", (c.vocab_size, c.hidden_size), dtype)
     tied = c.tie_word_embeddings and "head.weight" not in files
@@ -61,7 +66,7 @@ def assemble(
     )
     mx.eval(arrays_of(parameters))
     if on_load is not None:
-        on_load(total, total)
+        on_load(LoadProgress(total, total, everything, everything))
     return parameters
 
 

@@ -4,26 +4,35 @@ what to do. It writes nothing and downloads nothing.
 """
 
 import hashlib
-import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
 
 from ds4_agent.engine import cpu
+from ds4_agent.engine.api import LoadProgress
 from ds4_agent.engine.errors import MemoryLimitError, ModelFormatError
 from ds4_agent.engine.machine import Machine, this_machine
 from ds4_agent.engine.model.config import ModelConfig
 from ds4_agent.engine.model.model import Model
 from ds4_agent.engine.model.tiles import on_cpu
 from ds4_agent.engine.weights.assemble import assemble
-from ds4_agent.engine.weights.files import weight_files
+from ds4_agent.engine.weights.files import read_json, refuse_half_pulled, weight_files
 from ds4_agent.engine.weights.manifest import refuse_unfinished
 from ds4_agent.engine.weights.plan import Plan, plan_memory
+from ds4_agent.engine.weights.safetensors_file import TensorEntry
 from ds4_agent.engine.weights.tensors import TensorFiles
 
-__all__ = ["NUMERICS", "config_json", "fingerprint", "load_model", "plan_model", "read_config"]
+__all__ = [
+    "NUMERICS",
+    "config_json",
+    "fingerprint",
+    "load_model",
+    "plan_entries",
+    "plan_model",
+    "read_config",
+]
 
 # Raised when the same weights and tokens would give another state.
 NUMERICS = 2
@@ -44,7 +53,7 @@ def load_model(
     directory: Path,
     *,
     dtype: mx.Dtype | None = None,
-    on_load: Callable[[int, int], None] | None = None,
+    on_load: Callable[[LoadProgress], None] | None = None,
     kv_simulation: bool = False,
     context_length: int = 0,
     machine: Machine | None = None,
@@ -52,7 +61,7 @@ def load_model(
     """Load and evaluate all weights.
 
     `dtype` is that of the streams, projections and stored rows: fp32 on a CPU and bf16 on a GPU
-    unless given; what needs fp32 is fp32 in any case. `on_load(done, total)` follows the layers.
+    unless given; what needs fp32 is fp32 in any case. `on_load` follows the layers.
     Raises ModelFormatError before anything large is read wherever the headers show the fault, and
     MemoryLimitError where `machine`, this one unless given, has no room for it and for
     `context_length` tokens.
@@ -63,7 +72,8 @@ def load_model(
     files = TensorFiles(directory)
     if dtype is None:
         dtype = _stream_dtype()
-    refusal = _plan(directory, config, files, context_length, dtype, machine).refusal()
+    plan = plan_entries(directory, config, files.entries, context_length, dtype, machine)
+    refusal = plan.refusal()
     if refusal is not None:
         raise MemoryLimitError(refusal)
     return Model(config, assemble(files, config, dtype, on_load))
@@ -73,30 +83,31 @@ def plan_model(directory: Path, context_length: int, machine: Machine | None = N
     """What the checkpoint would take with a context of so many tokens, from its headers only.
     Raises ModelFormatError."""
     config, files = read_config(directory), TensorFiles(directory)
-    return _plan(directory, config, files, context_length, _stream_dtype(), machine)
+    return plan_entries(directory, config, files.entries, context_length, machine=machine)
+
+
+def plan_entries(
+    directory: Path,
+    config: ModelConfig,
+    entries: Mapping[str, TensorEntry],
+    context_length: int,
+    dtype: mx.Dtype | None = None,
+    machine: Machine | None = None,
+) -> Plan:
+    """The same from tensors by official name, wherever they are. `dtype`: that of the streams."""
+    return plan_memory(
+        directory,
+        config,
+        entries,
+        context_length,
+        machine or this_machine(),
+        stream_bytes=(dtype or _stream_dtype()).size,
+        on_cpu=on_cpu(),
+    )
 
 
 def _stream_dtype() -> mx.Dtype:
     return mx.float32 if on_cpu() else mx.bfloat16
-
-
-def _plan(
-    directory: Path,
-    config: ModelConfig,
-    files: TensorFiles,
-    context_length: int,
-    dtype: mx.Dtype,
-    machine: Machine | None,
-) -> Plan:
-    return plan_memory(
-        directory,
-        config,
-        files.entries,
-        context_length,
-        machine or this_machine(),
-        stream_bytes=dtype.size,
-        on_cpu=on_cpu(),
-    )
 
 
 def fingerprint(directory: Path) -> str:
@@ -133,16 +144,9 @@ def config_json(directory: Path) -> dict[str, Any]:
     """The keys of a checkpoint's config.json. Raises ModelFormatError."""
     if not directory.is_dir():
         raise ModelFormatError(f"there is no model directory {directory}; check the path")
+    refuse_half_pulled(directory)
     path = directory / "config.json"
     if not path.is_file():
         refuse_unfinished(directory)
         raise ModelFormatError(f"{directory} has no config.json; it is not a model directory")
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ModelFormatError(f"{path} cannot be read: {error.strerror or error}") from error
-    except ValueError as error:
-        raise ModelFormatError(f"{path} is not valid JSON; download it again") from error
-    if not isinstance(data, dict):
-        raise ModelFormatError(f"{path} is not a JSON object; download it again")
-    return data
+    return read_json(path)

@@ -5,7 +5,7 @@ what does not fit. It reads no tensor data.
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,11 +13,12 @@ from ds4_agent.engine.machine import Machine
 from ds4_agent.engine.model.config import ModelConfig
 from ds4_agent.engine.model.prefill import CHUNK_TOKENS
 from ds4_agent.engine.model.tiles import CPU_SCORES, GPU_SCORES
+from ds4_agent.engine.weights.files import SMALL_REPOSITORY
 from ds4_agent.engine.weights.safetensors_file import TensorEntry
 
-__all__ = ["Plan", "plan_memory"]
+__all__ = ["Plan", "plan_memory", "stored_sizes"]
 
-SMALLEST = "mlx-community/DeepSeek-V4-Flash-2bit-DQ (97 GB)"
+SMALLEST = f"{SMALL_REPOSITORY} (97 GB)"
 MAC_RESERVE = 8 << 30  # what macOS itself needs beside wired memory
 # Kept in fp32 whatever they are stored as.
 _FP32 = re.compile(r"(compressor\.|hc_|norm\.weight$|attn_sink$|ffn\.gate\.|^head\.weight$)")
@@ -103,11 +104,7 @@ def plan_memory(
 ) -> Plan:
     """The plan of the tensors `entries`, by official name. `stream_bytes`: an element of the
     streams' dtype, 4 or 2."""
-    layers: dict[str, int] = {}
-    for name, entry in entries.items():
-        if _OURS.match(name):
-            part = ".".join(name.split(".")[:2]) if name.startswith("layers.") else ""
-            layers[part] = layers.get(part, 0) + _loaded(name, entry, entries, stream_bytes)
+    layers = _by_layer(entries, lambda name, entry: _loaded(name, entry, entries, stream_bytes))
     weights = sum(layers.values())
     if on_cpu and stream_bytes == 4 and not any(e.dtype in _ITEM for e in entries.values()):
         weights *= 2  # numpy computes with copies that lie by columns
@@ -122,6 +119,22 @@ def plan_memory(
         working=max(_activations(config, min(context, CHUNK_TOKENS), on_cpu), *layers.values()),
         machine=machine,
     )
+
+
+def stored_sizes(entries: Mapping[str, TensorEntry]) -> dict[str, int]:
+    """Bytes of the files for each "layers.N", and "" for the two ends; not the drafts."""
+    return _by_layer(entries, lambda _, entry: entry.size)
+
+
+def _by_layer(
+    entries: Mapping[str, TensorEntry], size: Callable[[str, TensorEntry], int]
+) -> dict[str, int]:
+    sizes: dict[str, int] = {}
+    for name, entry in entries.items():
+        if _OURS.match(name):
+            part = ".".join(name.split(".")[:2]) if name.startswith("layers.") else ""
+            sizes[part] = sizes.get(part, 0) + size(name, entry)
+    return sizes
 
 
 def _loaded(

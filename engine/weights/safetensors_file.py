@@ -5,13 +5,14 @@ safetensors. It reads no tensor data.
 
 import json
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ds4_agent.engine.errors import ModelFormatError
 
-__all__ = ["TensorEntry", "item_bytes", "read_header"]
+__all__ = ["TensorEntry", "header_entries", "item_bytes", "read_header"]
 
 # Bytes an element; the formats with less than a byte are stored as bytes already.
 _ITEM_BYTES = {
@@ -30,6 +31,11 @@ class TensorEntry:
     dtype: str
     shape: tuple[int, ...]
     start: int  # byte of the file at which its data begin
+
+    @property
+    def size(self) -> int:
+        """Bytes of its data; 0 for a dtype that is not known."""
+        return _ITEM_BYTES.get(self.dtype, 0) * math.prod(self.shape)
 
     @property
     def row_bytes(self) -> int:
@@ -51,14 +57,19 @@ def item_bytes(dtype: str) -> int:
 def read_header(path: Path) -> dict[str, TensorEntry]:
     """The tensors of `path` by name. Every byte they claim is in the file."""
     try:
-        size = path.stat().st_size
         with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            if size < 8 or length > min(size - 8, _LARGEST_HEADER):
-                raise _damaged(path, f"{size:,} bytes hold no complete header")
-            header = json.loads(file.read(length))
+            return header_entries(path, path.stat().st_size, file.read)
     except OSError as error:
         raise ModelFormatError(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+def header_entries(path: Path, size: int, read: Callable[[int], bytes]) -> dict[str, TensorEntry]:
+    """The same of a file of `size` bytes, wherever it is: `read(n)` gives its next n bytes."""
+    length = int.from_bytes(read(8), "little")
+    if size < 8 or length > min(size - 8, _LARGEST_HEADER):
+        raise _damaged(path, f"{size:,} bytes hold no complete header")
+    try:
+        header = json.loads(read(length))
     except ValueError as error:
         raise _damaged(path, "its header is not that of a safetensors file") from error
     if not isinstance(header, dict):

@@ -27,7 +27,7 @@ def copy(write_tiny, tmp_path):
 
 def test_a_directory_opens_with_the_defaults_of_a_published_model(tiny):
     seen = []
-    engine = open_engine(str(tiny), on_load=lambda done, total: seen.append((done, total)))
+    engine = open_engine(str(tiny), on_load=lambda p: seen.append((p.done, p.total)))
 
     assert engine.model_name == "model"
     assert engine.context_length == 4096
@@ -161,10 +161,10 @@ def test_a_missing_bundled_model_says_what_to_do(monkeypatch, tmp_path):
         open_engine(None)
 
 
-def test_an_interrupt_while_loading_stops_at_the_next_file_and_leaves_no_thread(tiny):
+def test_an_interrupt_while_loading_stops_at_the_next_layer_and_leaves_no_thread(tiny):
     before = threading.active_count()
 
-    def interrupt(done, total):
+    def interrupt(progress):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

@@ -118,8 +118,8 @@ def test_closing_ends_a_running_turn(talk, stage):
 
 def test_neighbours_of_a_kind_become_one():
     items = [
-        Loading(1, 2),
-        Loading(2, 2),
+        Loading("1/2"),
+        Loading("2/2"),
         TextDelta("a"),
         TextDelta("b"),
         ThinkingDelta("c"),
@@ -135,7 +135,7 @@ def test_neighbours_of_a_kind_become_one():
         TurnOver(),
     ]
     assert coalesced(items) == [
-        Loading(2, 2),
+        Loading("2/2"),
         TextDelta("ab"),
         ThinkingDelta("c"),
         TextDelta("d"),

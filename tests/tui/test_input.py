@@ -1,13 +1,16 @@
 """Writing a prompt on the screen: completion, history, paste, files, own commands, the editor."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 from textual import events
 
 from ds4_agent.agent.places import find_places
+from ds4_agent.agent.pulled import Repository, write_pulled
 from ds4_agent.agent.trust import repository_of, trust
+from ds4_agent.engine.open import NANO
 from ds4_agent.tui.completions import Completions
 from ds4_agent.tui.editor import edited, editor_command
 from ds4_agent.tui.history import history_file
@@ -289,6 +292,29 @@ def test_another_model_goes_on_with_the_session(perform, stage, tmp_path: Path):
         await stage.until(pilot, lambda: "From the other." in stage.answers(app))
 
     perform(story, stage.say("First."), size=(120, 40))
+
+
+def test_pulled_models_are_offered_and_others_told_how_to_get(perform, stage, tmp_path: Path):
+    def put(name: str, *, done: bool) -> None:
+        repository = Repository(name)
+        directory = repository.directory(find_places({"DS4_HOME": str(tmp_path / "home")}).models)
+        shutil.copytree(NANO, directory)
+        write_pulled(directory, repository, 40 * "0", [], done=done)
+
+    put("maker/whole", done=True)
+    put("maker/half", done=False)
+
+    async def story(app, pilot):
+        await pilot.press(*"/model maker/none", "enter")
+        await stage.until(pilot, lambda: "model pull maker/none` gets it" in stage.text(app))
+        await pilot.press(*"/model", "enter")
+        await stage.until(pilot, lambda: app.query(Picker))
+        assert "maker/whole" in stage.text(app)
+        assert "maker/half" not in stage.text(app)
+        await pilot.press("down", "down", "down", "enter")
+        await stage.until(pilot, lambda: app._agent.identity.model == "nano")
+
+    perform(story, size=(160, 40))
 
 
 def test_a_session_is_exported_and_nothing_is_overwritten(perform, stage, repo: Path):

@@ -12,6 +12,7 @@ from safetensors.numpy import save_file
 from ds4_agent.engine.errors import EngineError, ModelFormatError
 from ds4_agent.engine.model.prefill import prefill
 from ds4_agent.engine.weights.checkpoint import fingerprint, load_model, read_config
+from ds4_agent.engine.weights.plan import stored_sizes
 from ds4_agent.engine.weights.tensors import TensorFiles
 
 FILE = "model.safetensors"
@@ -97,9 +98,29 @@ def test_tensors_of_draft_stages_are_passed_over(official):
 
 def test_loading_is_reported_to_its_end(checkpoint):
     seen = []
-    load_model(checkpoint.write(), on_load=lambda done, total: seen.append((done, total)))
+    load_model(checkpoint.write(), on_load=seen.append)
 
-    assert seen == [(done, 5) for done in range(1, 6)]
+    assert [(said.done, said.total) for said in seen] == [(done, 5) for done in range(1, 6)]
+    read = [said.bytes_done for said in seen]
+    assert read == sorted(set(read))  # it grows with every layer
+    stored = sum(tensor.nbytes for tensor in checkpoint.tensors.values())
+    assert {said.bytes_total for said in seen} == {read[-1]} == {stored}
+
+
+@pytest.mark.parametrize("dtype", [mx.float32, mx.bfloat16])
+def test_loading_takes_the_weights_and_one_layer(write_tiny, tmp_path, dtype):
+    """A model that just fits can be loaded, too: no more than one layer is there twice."""
+    sizes = {"hidden_size": 256, "moe_intermediate_size": 256, "n_routed_experts": 16}
+    directory = write_tiny(tmp_path / "model", **sizes)
+    largest = max(stored_sizes(TensorFiles(directory).entries).values())
+    mx.clear_cache()
+    before = mx.get_active_memory()
+    mx.reset_peak_memory()
+
+    model = load_model(directory, dtype=dtype)
+    assert mx.get_peak_memory() <= mx.get_active_memory() + largest
+    assert mx.get_active_memory() - before > 2 * largest  # so that this says something
+    del model
 
 
 @pytest.mark.parametrize("dtype", [mx.bfloat16, mx.float16])
