@@ -1,6 +1,7 @@
 """`make bench`: every figure of the README, measured in one run on one machine, as one table beside
 the bars. `python -m bench [--quick] [--no-oracle]` from the repository root. Each part runs in its
-own process, one after the other; writes only into a temporary directory.
+own process, one after the other; writes only into a temporary directory. `python -m bench width` is
+a part of its own: V4 Flash's layers at their real width, in some six minutes.
 """
 
 import argparse
@@ -11,6 +12,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from bench import width
 from bench.figures import Speed, table
 from bench.machine import machine
 from bench.random_model import bench_config, write_model
@@ -23,6 +25,9 @@ HEAD = ("figure", "ds4-agent", "transformers", "ratio", "bar", "")
 
 def main() -> None:
     options = _options()
+    if options.part == "width":
+        width.main()
+        return
     lengths = QUICK if options.quick else LENGTHS
     with tempfile.TemporaryDirectory(prefix="ds4-bench-") as place:
         directory = Path(place)
@@ -49,6 +54,7 @@ def main() -> None:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("part", nargs="?", choices=("width",), help="only this part")
     parser.add_argument("--quick", action="store_true", help="short prompts: only that it runs")
     parser.add_argument("--no-oracle", action="store_true", help="leave transformers out")
     return parser.parse_args()
