@@ -343,14 +343,13 @@ def _news(events: SavedEvents, directory: str, today: str) -> list[str]:
 def _calls(events: SavedEvents) -> int:
     """How many calls there were: they are numbered, so that the newest one says it."""
     for line in events.backwards():
+        if line.get("type") not in ("assistant", "unread"):
+            continue
+        ids = [line.get("id", "")]
         match line:
-            case {"type": "assistant", "message": {"content": [*blocks]}}:
-                ids = [str(b["id"]) for b in blocks if isinstance(b, Mapping) and "id" in b]
-            case {"type": "unread", "id": str(call_id)}:
-                ids = [call_id]
-            case _:
-                continue
-        if numbers := [int(number) for number in _CALL.findall(" ".join(ids))]:
+            case {"message": {"content": [*blocks]}}:
+                ids = [block.get("id", "") for block in blocks if isinstance(block, Mapping)]
+        if numbers := [int(number) for number in _CALL.findall(" ".join(map(str, ids)))]:
             return max(numbers)
     return 0
 

@@ -41,10 +41,12 @@ def read_lines(path: Path) -> Lines:
 def _parsed_together(lines: Sequence[bytes]) -> list[dict[str, Any]] | None:
     """The records of lines that are all whole, in half the time that one after the other takes;
     None where one may be damaged."""
-    if not all(line.startswith(b"{") and line.endswith(b"}") for line in lines):
+    text = b"\n".join(lines)
+    is_framed = text.startswith(b"{") and text.endswith(b"}")
+    if not is_framed or text.count(b"}\n{") != len(lines) - 1:  # each is in braces of its own
         return None
     try:
-        records = json.loads(b"[%b]" % b",".join(lines))
+        records = json.loads(b"[%b]" % text.replace(b"\n", b","))
     except (ValueError, RecursionError):
         return None
     whole = len(records) == len(lines) and all(isinstance(record, dict) for record in records)

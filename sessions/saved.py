@@ -182,23 +182,25 @@ def read_tokens(directory: Path) -> SavedTokens:
     branches: dict[int, Branch] = {0: Branch(0)}
     runs: dict[int, list[Run]] = {0: []}
     broken: set[int] = set()
-    current = damaged = 0
+    current = damaged = end = 0  # `end` is that of the current branch
     for record in lines.records:
         try:
             if "ids" in record:
                 run = Run(int(record["at"]), str(record["kind"]), tuple(map(int, record["ids"])))
-                if run.at != (runs[current][-1].end if runs[current] else 0):
+                if run.at != end:
                     broken.add(current)
                 runs[current].append(run)
+                end = run.end
             elif "branch" in record:
                 branch = _begun(record, runs)
                 branches[branch.number] = branch
                 runs[branch.number] = list(branch.runs)
                 if branch.origin in broken and branch.at:
                     broken.add(branch.number)
-                current = branch.number
+                current, end = branch.number, branch.end
             elif "switch" in record:
                 current = branches[int(record["switch"])].number
+                end = runs[current][-1].end if runs[current] else 0
         except (KeyError, TypeError, ValueError):
             damaged += 1
     whole = {

@@ -21,8 +21,8 @@ EVENTS = "events.jsonl"
 LONGEST_TITLE = 200  # characters
 MOST_RATE = 1e9  # tokens a second: no machine has more
 YEAR_3000 = 32_503_680_000.0  # seconds since 1970: no time of ours is later
-# Lines as `SessionLog` writes them of which a summary needs a number or two: they are most of a log,
-# and decoding them most of the time. Anything spelt otherwise is decoded.
+# Lines as `SessionLog` writes them of which a summary needs a number or two: they are most of a
+# log, and decoding them most of the time. Anything spelt otherwise is decoded.
 _PASSED_OVER = re.compile(
     rb'\{"time":(\d{1,10}(?:\.\d+)?),"type":"(?:assistant|user|tools|task|system|(engine|result))"'
 )

@@ -185,6 +185,17 @@ def test_a_session_goes_on_twice_and_its_calls_keep_names_of_their_own(
     assert third.turns == ("one", "two", "three")
 
 
+def test_a_call_that_could_not_be_read_has_its_number_too(
+    make_agent: Make, again: Make, play: SimpleNamespace
+) -> None:
+    agent = make_agent(play.call("edit", path="Makefile", old="a"), play.say("One."))
+    run(agent, "one")  # `new` is missing
+
+    events = run(again(agent, play.call("read", path="Makefile"), play.say("Two.")), "two")
+
+    assert play.of_kind(events, ev.CallReady)[0].id == "call_02"
+
+
 def test_a_fork_leaves_the_old_session_as_it_is(
     make_agent: Make, again: Make, play: SimpleNamespace, session: Callable[[], Path]
 ) -> None:

@@ -1,5 +1,6 @@
 """The list of sessions is right whatever lies in the directory, and cheap the second time."""
 
+import json
 import os
 import stat
 import sys
@@ -11,7 +12,14 @@ from typing import Any
 
 import pytest
 
-from ds4_agent.sessions.catalogue import find, fork, list_sessions, remove, rename
+from ds4_agent.sessions.catalogue import (
+    find,
+    fork,
+    list_sessions,
+    remove,
+    rename,
+    summary_of,
+)
 from ds4_agent.sessions.errors import SessionError, SessionInUseError
 from ds4_agent.sessions.lines import read_lines
 from ds4_agent.sessions.lock import SessionLock
@@ -118,6 +126,31 @@ def test_listing_again_opens_no_log_that_has_not_changed(tmp_path: Path) -> None
     untouched = {s for s in before if s.id not in ("s07", "s09")}
     assert untouched < set(after)
     assert len(after) == 50
+
+
+def test_a_session_that_was_just_listed_is_not_read_again(tmp_path: Path) -> None:
+    session = make(tmp_path, "s", prompt("one"))
+    listed = list_sessions(tmp_path)
+    with opened() as files:
+        again = [summary_of(session), find(tmp_path, "s")]
+    assert again == listed * 2
+    assert not [file for file in files if file.endswith(".jsonl")]
+
+
+def test_lines_that_are_not_decoded_count_like_those_that_are(tmp_path: Path) -> None:
+    said = 'a text with "context_tokens":7, and "prefill_rate":7.5, in it'
+    rated = {"type": "result", "result": said, "prefill_rate": 412.25}
+    notice = {"type": "engine", "event": "notice", "text": said}
+    plain = make(tmp_path, "plain", prompt("one"), {**step(900), "tok_s": 1.5}, rated, notice)
+    spaced = make(tmp_path, "spaced")
+    records = read_lines(plain / "events.jsonl").records
+    text = "".join(json.dumps({**record, "session_id": "spaced"}) + "\n" for record in records)
+    (spaced / "events.jsonl").write_text(text)  # with spaces: each is decoded
+
+    one, other = summary_of(plain), summary_of(spaced)
+
+    assert (one.tokens, one.prefill_rate) == (900, 412.25)
+    assert (other.tokens, other.prefill_rate, other.last_used) == (900, 412.25, one.last_used)
 
 
 @pytest.mark.parametrize("damage", ["gone", "flipped", "cut", "other", "link", "pipe"])
