@@ -146,13 +146,18 @@ def _approvals(options: RunOptions, tools: tuple[Tool, ...]) -> Approvals:
 
 def _seeing(tool: Tool, stage: ItemStage, tree: Tree, number: int, own: Path | None) -> Tool:
     """The tool, which sees what the item has changed so far."""
+    from ds4_agent.tools.types import ToolError
+
     if tool.name in STAGED:
         return tool
 
     def run(context: Any, **arguments: Any) -> ToolOutput:
-        if tool.effect_of(arguments) == "read" and not stage.changes:
+        only_reads = tool.effect_of(arguments) == "read"
+        if only_reads and not stage.changes:
             return tool.run(context, **arguments)
-        with tree.with_changes(number, stage, own):
+        if arguments.get("background"):
+            raise ToolError("in a batch no command goes on by itself; leave out background")
+        with tree.with_changes(number, stage, own, only_reads=only_reads):
             return tool.run(context, **arguments)
 
     return replace(tool, run=run)

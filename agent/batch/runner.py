@@ -205,7 +205,8 @@ class Runner:
                 self.stop()
             elif error is None:
                 try:
-                    self._hear(message)
+                    with self.shared.tree.bounds.quiet:
+                        self._hear(message)
                 except BaseException as own:  # stdout is gone: the items end in good order
                     error = own
                     self.stop()

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from ds4_agent.agent.loop import Agent
     from ds4_agent.tools.git import Repository
 
-__all__ = ["ItemWork", "Shared"]
+__all__ = ["ItemWork", "Shared", "refusals"]
 
 
 class ItemFailedError(Exception):
@@ -69,6 +69,13 @@ class Shared:
             raise ToolError(f"{path} is changed by item {other} too; apply that change first")
 
 
+def refusals(task: Task, item: Item, root: Path) -> Callable[[Path], str]:
+    """Why the item may not change a path, "" where it may."""
+    own = root / item.path if item.path else None
+    scope = tuple(normal(item_pattern(pattern, item)) for pattern in task.scope)
+    return lambda path: refusal(item, own, root, scope, path)
+
+
 class ItemWork:
     """An item under way, in a thread of its own."""
 
@@ -92,8 +99,7 @@ class ItemWork:
         self._began = time.monotonic()
         root = self._tree.workspace.root
         self._own = root / item.path if item.path else None
-        scope = tuple(normal(item_pattern(pattern, item)) for pattern in self._task.scope)
-        self._stage = ItemStage(lambda path: refusal(item, self._own, root, scope, path))
+        self._stage = ItemStage(refusals(self._task, item, root))
         self._done = Outcome(item, "failed")  # what is known of its end so far
         self._spent = 0.0  # seconds of the model's turns
 
@@ -159,7 +165,7 @@ class ItemWork:
         began = time.monotonic()
         before = self._done
         for event in agent.run(prompt):
-            if self._tree.stop.is_set():
+            if self._tree.stop.is_set() or self._stage.failure:
                 agent.interrupt()
             if isinstance(event, ev.Compacted):
                 self.is_compacted = True
@@ -175,6 +181,8 @@ class ItemWork:
             usage=before.usage + event.usage,
             turns=before.turns + event.steps,
         )
+        if self._stage.failure:
+            raise ItemFailedError(self._stage.failure)
         if event.reason == "interrupted" or self._tree.stop.is_set():
             raise StoppedError
         if event.reason != "end":
@@ -260,6 +268,7 @@ class ItemWork:
         except OSError as error:
             raise ItemFailedError(f"the check cannot start: {error.strerror or error}") from error
         if not job.wait(self._tree.stop) or job.ended is None:
+            self._tree.settle()  # before its files are taken out
             raise StoppedError
         if job.ended.how == "exited" and job.ended.code == 0:
             return None
