@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from ds4_agent.tools.process import Processes
     from ds4_agent.tools.types import Tool, ToolOutput
 
-__all__ = ["Kit", "check_permissions", "item_agent", "refusal"]
+__all__ = ["Kit", "check_permissions", "item_agent", "refusal", "second_agent"]
 
 # The tools that work on the item's stage. Every other one looks at the files themselves.
 STAGED = ("read", "write", "edit")
@@ -127,6 +127,27 @@ def item_agent(
         prefix=(),  # it is in the context already
         limits=kit.limits,
         new_context=trunk.context.fork,
+    )
+
+
+def second_agent(kit: Kit, trunk: Trunk, first: Agent, number: int) -> Agent:
+    """Try `number` of an item: a fork of the one before it, which knows all that one did and leaves
+    its state as it is. Its calls have names of their own."""
+    from ds4_agent.agent.loop import Agent
+    from ds4_agent.agent.record import Recorder
+
+    live = first.forked()
+    return Agent(
+        replace(first.identity, task=f"try_{number}"),
+        live.model,
+        live.fork(),
+        first.runner,
+        Recorder(None, (), time.time),
+        prefix=(),
+        limits=kit.limits,
+        new_context=trunk.context.fork,
+        tail=live.tail,
+        announcement=live.opening,
     )
 
 

@@ -16,6 +16,8 @@ of each. On disk, private, in `batches/<id>/`:
         placed   files, since                    its files may be in place now, for a command that
                                                  began then; no files and no time: no more
         edited   files, diff_sha256, tokens, …   the model is done; files may be in place
+        refused  told, and the same              its check failed and said `told`; a second fork of
+                                                 the item, which reads it, tries once more
         changed, unchanged, failed               the end of it, with its figures
     {"type": "commit", "commit"}                 of all items
     {"type": "finished", "exit_code"}

@@ -251,7 +251,7 @@ class Runner:
         with self._lock:
             self._works.add(work)
         try:
-            if entry.state != "edited":
+            if entry.state not in ("edited", "refused"):
                 record = {"type": "state", "item": item.number, "state": "running"}
                 self.shared.tree.ledger.add(record, durable=False)
             outcome = work.run()

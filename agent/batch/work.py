@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from ds4_agent.agent import events as ev
 from ds4_agent.agent.batch.commit import commit_message, commit_paths
 from ds4_agent.agent.batch.globs import normal
-from ds4_agent.agent.batch.kit import Kit, item_agent, refusal
+from ds4_agent.agent.batch.kit import Kit, item_agent, refusal, second_agent
 from ds4_agent.agent.batch.ledger import Entry
 from ds4_agent.agent.batch.patch import file_patch, patch_root
 from ds4_agent.agent.batch.placing import Tree, files_of, restored_changes
@@ -27,6 +27,7 @@ from ds4_agent.agent.batch.task import Outcome, State, Task, outcome_record
 from ds4_agent.agent.batch.tree_lock import StoppedError
 from ds4_agent.agent.batch.wording import (
     check_output_prompt,
+    check_output_reason,
     item_command,
     item_pattern,
     item_prompt,
@@ -45,6 +46,14 @@ __all__ = ["ItemWork", "Shared", "refusals"]
 
 class ItemFailedError(Exception):
     """Why an item cannot be done."""
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A check that failed: what the model is told of it, and the user in one line."""
+
+    told: str
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -89,7 +98,7 @@ class ItemWork:
     ) -> None:
         """`entry`: what the ledger knows of it; `trunk` None: the model is not needed any more."""
         self.item = item
-        self.context: HeadStart | None = None  # of the last agent, whole once `run` returned
+        self.context: HeadStart | None = None  # of the first try, whole once `run` returned
         self.is_compacted = False
         self._shared, self._task, self._tree = shared, shared.task, shared.tree
         self._entry = entry
@@ -122,22 +131,32 @@ class ItemWork:
         prompt = item_prompt(self._task.prompt, self.item)
         if self._entry.state == "edited":
             self._take_up()
+            for change in restored_changes(self._entry, self._tree):
+                self._stage.hold(change)
+        elif self._entry.state == "refused":  # the try that followed ended with its process
+            self._take_up()
+            self._turn(second_prompt(prompt, self._entry.record["told"]))
         else:
             self._look()
             self._turn(prompt)
         while True:
             self._write_down()
-            failure = self._conclude()
-            if failure is None:
+            refused = self._conclude()
+            if refused is None:
                 changes = self._stage.changes
                 return self._ended("changed" if changes else "unchanged")
             if self._done.tries > self._task.retries:
-                raise ItemFailedError(failure.partition("\n")[0])
+                raise ItemFailedError(refused.reason)
+            record = {**outcome_record(self._done), "state": "refused", "told": refused.told}
+            self._tree.ledger.add({"type": "state", "item": self.item.number, **record})
             if self._agent is None:  # its conversation ended with the process that held it
                 self._stage.clear()
-                self._turn(second_prompt(prompt, failure))
+                self._turn(second_prompt(prompt, refused.told))
             else:
-                self._turn(failure)
+                assert self._trunk is not None
+                number = self._done.tries + 1
+                self._agent = second_agent(self._shared.kit, self._trunk, self._agent, number)
+                self._turn(refused.told)
 
     def _look(self) -> None:
         if self.item.path and self.item.exists and self._own and not self._own.is_file():
@@ -153,8 +172,6 @@ class ItemWork:
             turns=record["turns"],
             usage=ev.Usage(**record["tokens"]),
         )
-        for change in restored_changes(self._entry, self._tree):
-            self._stage.hold(change)
 
     # The model
 
@@ -224,9 +241,9 @@ class ItemWork:
             record = {**outcome_record(self._done), "state": "edited"}
             self._tree.ledger.add({"type": "state", "item": self.item.number, **record})
 
-    def _conclude(self) -> str | None:
-        """Put the changes into the files, check them, keep them or take them out. What the model is
-        to be told where the check failed, else None. Raises ToolError, StoppedError."""
+    def _conclude(self) -> Refused | None:
+        """Put the changes into the files, check them, keep them or take them out. None where they
+        are kept. Raises ToolError, StoppedError."""
         task, tree, changes = self._task, self._tree, self._stage.changes
         if not task.applies:
             for file in self._done.files:
@@ -238,13 +255,13 @@ class ItemWork:
             placed = tree.put(changes)
             kept = False
             try:
-                failure = self._check() if task.verify else None
-                if failure is None:
+                refused = self._check() if task.verify else None
+                if refused is None:
                     self._take_over(tree.found(placed))
                     if task.applies:
                         self._commit()
                         kept = True
-                return failure
+                return refused
             finally:
                 if not kept:
                     tree.take_out(placed)
@@ -256,7 +273,7 @@ class ItemWork:
                 self._stage.hold(change)
             self._write_down()
 
-    def _check(self) -> str | None:
+    def _check(self) -> Refused | None:
         from ds4_agent.tools.shell import shell
 
         command = item_command(self._task.verify, self.item)
@@ -275,7 +292,10 @@ class ItemWork:
         ending = f"exit code {job.ended.code}"
         if job.ended.how == "timed out":
             ending = f"it did not end within {limit:g} s and was stopped"
-        return check_output_prompt(command, ending, job.output.text())
+        output = job.output.text()
+        return Refused(
+            check_output_prompt(command, ending, output), check_output_reason(ending, output)
+        )
 
     def _refuse_dirty(self, changes: Sequence[Change]) -> None:
         if not self._task.commit:

@@ -94,6 +94,32 @@ def test_killed_while_a_check_runs_the_file_is_taken_back_and_the_model_not_aske
     assert [item["tries"] for item in done.result["items"]] == [1, 1]
 
 
+def test_killed_in_the_second_try_the_check_of_the_first_is_not_repeated(
+    start: Callable[..., Any],
+    wait_for: Callable[..., None],
+    batch: Batch,
+    work: Work,
+    tree: Path,
+    home: Path,
+    tmp_path: Path,
+) -> None:
+    seen = tmp_path / "seen"
+    verify = f"cat src/a.py >> {seen}; echo not two; grep -q 'n = 2' src/a.py"
+    hangs = {**work("src/a.py")[0], "expect": "check", "delay_ms": 600_000}
+    arguments = ("src/a.py", *PROMPT, *JSON, "--verify", verify)
+    process = start([*work("src/a.py", "n = 5"), hangs], *arguments)
+    wait_for(has_state(home, 1, "refused"), process)
+    process.kill()
+    process.wait()
+    steps = work("src/a.py")
+    steps[0]["expect"] = "(?s)An earlier try was taken back.*not two"
+    done = batch(steps, "--resume", *JSON)
+    assert done.code == 0, done.err
+    assert texts(tree, "a") == ALL_DONE[:1]
+    assert done.result["items"][0]["tries"] == 2
+    assert seen.read_text() == "# a\nn = 5\n# a\nn = 2\n", "a check was made twice"
+
+
 def test_what_a_killed_batch_left_and_somebody_changed_is_left_to_him(
     start: Callable[..., Any], wait_for: Callable[..., None], batch: Batch, work: Work, tree: Path
 ) -> None:
