@@ -165,7 +165,7 @@ def _add_work(parser: Parser) -> None:
     add("--verify", metavar="CMD", help="a check of each item; where it fails, so does the item")
     add("--verify-timeout", type=float, default=300, metavar="S", help="of the check (default 300)")
     add("--retries", type=int, default=1, metavar="N",
-        help="more tries, by forks that read what the failed check printed (default 1)")  # fmt: skip
+        help="more tries, by forks that read what a failed check said (default 1)")  # fmt: skip
     add("--dry-run", action="store_true", help="print the changes as diffs and make none")
     add("--patch", type=Path, metavar="FILE", help="write the changes as one patch and make none")
     add("--commit", nargs="?", const="one", choices=("one", "each"),
