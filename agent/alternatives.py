@@ -105,7 +105,7 @@ def try_out(agent: Agent, wanted: Wanted) -> Generator[ev.Event, None, list[Alte
         except BaseException:
             shared.cancel.set()
             raise
-        emit(_finished(call_id, found[call_id], wanted))
+        emit(_finished(call_id, number, found[call_id], wanted))
 
     def work(emit: Callable[[ev.Event], None]) -> None:
         with (
@@ -116,9 +116,9 @@ def try_out(agent: Agent, wanted: Wanted) -> Generator[ev.Event, None, list[Alte
         for future in begun:
             future.result()
 
-    for call_id in ids:
+    for number, call_id in enumerate(ids, 1):
         yield ev.CallStarted(call_id, TASK)
-        arguments = {"prompt": wanted.prompt, "isolate": "worktree"}
+        arguments = {"prompt": wanted.prompt, "isolate": "worktree", "alternative": number}
         yield ev.CallReady(call_id, TASK, arguments)
     yield from streamed(work, shared.cancel, "ds4-tasks")
     return [found[call_id] for call_id in ids]
@@ -221,9 +221,10 @@ def _checked(agent: Agent, verify: str, call_id: str, tell: Callable[[ev.Event],
             return finished.content.partition("\n")[0]
 
 
-def _finished(call_id: str, alternative: Alternative, wanted: Wanted) -> ev.CallFinished:
-    said = alternative.answer
-    if alternative.check:
-        said += f"\n\n{wanted.verify}: {alternative.check}"
+def _finished(
+    call_id: str, number: int, alternative: Alternative, wanted: Wanted
+) -> ev.CallFinished:
+    check = f"{wanted.verify}: {alternative.check} · " if alternative.check else ""
+    said = f"alternative {number + 1}: {check}{alternative.answer}"
     diff = alternative.patch.text if alternative.patch else ""
     return ev.CallFinished(call_id, TASK, said, is_error=alternative.patch is None, diff=diff)

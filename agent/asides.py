@@ -29,6 +29,7 @@ LEAST_ANSWER = 64  # tokens: with less room there is no use in asking
 _ASK = "{question}\n\n(Asked in between: answer from what you know now, and call no tool.)"
 NO_ROOM = "the context is too full for a question in between; /compact makes room"
 NO_ANSWER = "the model gave no answer"
+ASK = "a question in between calls no tool, so ask it as a prompt"
 
 
 def ask_aside(agent: Agent, question: str) -> Iterator[ev.Event]:
@@ -54,7 +55,7 @@ def _answer(live: Live, question: str, cancel: threading.Event) -> Generator[ev.
     step = Step()
     for event in run_step(
         fork,
-        replace(model, schemas={}, grammar=None),
+        replace(model, grammar=None),
         step,
         encoded,
         max_tokens=min(room, model.step_limit),
@@ -66,7 +67,8 @@ def _answer(live: Live, question: str, cancel: threading.Event) -> Generator[ev.
     rate = step.usage.output_tokens / max(step.seconds, 1e-9)
     yield ev.StepFinished(step.usage, length, fork.limit, rate)
     if not step.text.strip():
-        yield ev.Notice(NO_ANSWER)
+        called = f" but wanted to call {step.started[0][1]}; {ASK}" if step.started else ""
+        yield ev.Notice(NO_ANSWER + called)
 
 
 def _asked(tail: Tail, question: str) -> Sequence[Segment]:

@@ -25,6 +25,7 @@ class Signals:
     """A context in which the signals are ours. Main thread only."""
 
     def __init__(self) -> None:
+        self.patience = PATIENCE  # of this run
         self.signum = 0  # of the first signal, 0 while there was none
         self.interrupt: Callable[[], None] | None = None
         self.last_words: Callable[[], None] | None = None
@@ -53,7 +54,7 @@ class Signals:
         if self.interrupt is None or not is_first:
             self._leave()
             return
-        self._timer = threading.Timer(PATIENCE, self._leave)
+        self._timer = threading.Timer(self.patience, self._leave)
         self._timer.daemon = True
         self._timer.start()
         self.interrupt()

@@ -32,6 +32,8 @@ DROPPED = ("BASH_ENV", "ENV", "VIRTUAL_ENV", "PROMPT_COMMAND", "SHELLOPTS", "BAS
 DROPPED_PREFIXES = ("LD_", "DYLD_", "GIT_", "PYTHON", "BASH_FUNC_", "MAKE", "MFLAGS")
 CANCEL_POLL_S = 0.04
 DRAIN_S = 0.2  # after the end: only what is in the pipe already is read
+HURRY_S = 0.3
+SETTLE_S = 6.0  # longer than a supervisor tries to kill a command
 CHUNK = 64 * 1024
 
 Ending = Literal["exited", "timed out", "stopped"]
@@ -62,6 +64,11 @@ class Job:
         self._deadline = None if timeout is None else time.monotonic() + timeout
         self._thread = threading.Thread(target=self._follow, name="ds4-job", daemon=True)
         self._thread.start()
+
+    @property
+    def is_ending(self) -> bool:
+        """It was asked to end, and something of it may still run."""
+        return self._ending != "exited" and not self.done.is_set()
 
     def stop(self, how: Ending = "stopped", *, at_once: bool = False) -> None:
         """Ask for the end of the command and all its processes; returns at once."""
@@ -183,6 +190,16 @@ class Processes:
             number = len(self.jobs) + 1
             self.jobs[number] = job
             return number
+
+    def settle(self) -> None:
+        """Have an end of the commands that were asked to end: nothing of them changes a file when
+        this returns. Those that do not hurry are killed."""
+        with self._lock:
+            ending = [job for job in self._running if job.is_ending]
+        for job in ending:
+            if not job.done.wait(HURRY_S):
+                job.stop(at_once=True)
+                job.done.wait(SETTLE_S)
 
     def close(self) -> None:
         """End every process and remove the files of long outputs. Takes under a second."""

@@ -65,8 +65,10 @@ def call_line(name: str, arguments: Mapping[str, object]) -> str:
         words = [value for key, value in arguments.items() if not isinstance(value, bool)]
         line = " ".join(["git", *map(str, words)])
     elif name == "task":
-        where = " in a worktree" if arguments.get("isolate") else ""
-        line = f"task{where}: {arguments.get('prompt', '')}"
+        where = "task in a worktree" if arguments.get("isolate") else "task"
+        if "alternative" in arguments:
+            where = f"alternative {arguments['alternative']}"
+        line = f"{where}: {arguments.get('prompt', '')}"
     else:
         line = " ".join([name, *(f"{key}={_plain(value)}" for key, value in arguments.items())])
     return one_line(line.strip(), _LINE)

@@ -68,16 +68,24 @@ class Forks:
 
 
 def alternative_rows(found: "Sequence[Alternative]", verify: str) -> tuple[str, ...]:
-    """An alternative a line: what it changed, what the check said, what it answered."""
-    return tuple(f"{number}  {_row(each, verify)}" for number, each in enumerate(found, 1))
+    """An alternative a line: what it changed, what the check said, what it answered; of those that
+    changed the same, that they did."""
+    rows: list[str] = []
+    first: dict[bytes, int] = {}  # which alternative made a patch first
+    for number, each in enumerate(found, 1):
+        like = first.setdefault(each.patch.data, number) if each.patch else number
+        rows.append(f"{number}  {_row(each, verify, like if like < number else 0)}")
+    return tuple(rows)
 
 
-def _row(alternative: "Alternative", verify: str) -> str:
+def _row(alternative: "Alternative", verify: str, like: int) -> str:
     answer = one_line(alternative.answer, 60)
     if alternative.patch is None:
         return answer
     added, removed = alternative.lines
-    parts = [f"{plural(len(alternative.patch.changes), 'file')} +{added} -{removed}"]
+    files = plural(len(alternative.patch.changes), "file")
+    changes = f"{files} +{added} -{removed}" if alternative.patch.changes else "nothing changed"
+    parts = [f"the same as {like}" if like and alternative.patch.changes else changes]
     if alternative.check:
         parts.append(f"{one_line(verify, 30)}: {one_line(alternative.check, 40)}")
     return " · ".join([*parts, answer])

@@ -161,7 +161,7 @@ class Orders:
             return self._trust() if index == 1 else []
         if about == KEPT:
             kept = self._forks.picked(index)
-            return [] if kept is None else [kept]
+            return [Say("None of them is kept.")] if kept is None else [kept]
         following = self._choosing.picked(about, index)
         return [] if following is None else [following]
 

@@ -324,7 +324,7 @@ class PlainScreen:
         self._view.line(rows.title, "bold")
         shown = rows.rows[:ROWS]
         for number, row in enumerate(shown, 1):
-            self._view.line(f"{number:>4}  {row}")
+            self._view.line(f"{number:>4}  {row.removeprefix(f'{number}  ')}")
         if len(shown) < len(rows.rows):
             self._view.line(f"      and {len(rows.rows) - len(shown):,} more", "dim")
         while True:

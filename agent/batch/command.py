@@ -15,6 +15,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from ds4_agent.agent.batch.bounds import Bounds
 from ds4_agent.agent.batch.commit import (
     commit_message,
     commit_paths,
@@ -28,6 +29,7 @@ from ds4_agent.agent.batch.ledger import Ledger, Saved
 from ds4_agent.agent.batch.options import Request, read_request
 from ds4_agent.agent.batch.patch import file_patch, patch_root
 from ds4_agent.agent.batch.placing import Tree
+from ds4_agent.agent.batch.recovery import recover
 from ds4_agent.agent.batch.report import Report, make_report
 from ds4_agent.agent.batch.runner import Runner, Watcher
 from ds4_agent.agent.batch.task import Outcome, outcome_of
@@ -47,6 +49,7 @@ from ds4_agent.agent.errors import OutputError, UsageError
 from ds4_agent.agent.limits import Limits
 from ds4_agent.agent.printing import warn, write_atomically, write_bytes_atomically
 from ds4_agent.agent.progress import LoadLine
+from ds4_agent.agent.repository import repository_top
 from ds4_agent.agent.session_prompt import session_prefix, session_profile, thinking_notices
 from ds4_agent.agent.signals import Signals
 
@@ -58,6 +61,7 @@ if TYPE_CHECKING:
 __all__ = ["run_batch"]
 
 SOME_FAILED = 5
+COMMAND_PATIENCE = 10.0  # seconds until a first Ctrl+C ends the process whatever it does
 
 
 def run_batch(arguments: Sequence[str]) -> int:
@@ -66,6 +70,8 @@ def run_batch(arguments: Sequence[str]) -> int:
     with ExitStack() as stack, Signals() as signals:
         batch = _Batch(request, stack)
         signals.interrupt = batch.runner.stop
+        if batch.options.settings.allowed_tools:  # what a command did has to be looked at
+            signals.patience = COMMAND_PATIENCE
         return batch.run(signals)
 
 
@@ -87,12 +93,17 @@ class _Batch:
         processes = stack.enter_context(Processes())
         self.ledger = _ledger(request, self.options, stack)
         places = self.options.places
-        lock = TreeLock(places.state / "batches", self.workspace.root)
+        root = self.workspace.root
+        lock = TreeLock(places.state / "batches", repository_top(root) or root)
         stack.callback(lock.close)
-        self.tree = Tree(self.workspace, lock, self.ledger, threading.Event())
+        own = (places.data, places.cache, places.state, places.config)
+        bounds = Bounds(self.workspace, self.ledger.folder, own)
+        stack.callback(bounds.close)
+        stop = threading.Event()
+        self.tree = Tree(self.workspace, lock, self.ledger, stop, bounds, processes.settle)
         if request.saved:
             self.ledger.take_up()
-            _recover(self.tree, request.saved)
+            recover(self.tree, request.saved, request.task)
         self.repository = open_for_commits(self.workspace.root) if request.task.commit else None
         self.runner, self.saved = self._runner(items, processes, stack)
         self.outcomes = [
@@ -305,20 +316,3 @@ def _ledger(request: Request, options: RunOptions, stack: ExitStack) -> Ledger:
     ledger = Ledger(request.saved.folder if request.saved else folder)
     stack.callback(ledger.close)
     return ledger
-
-
-def _recover(tree: Tree, saved: Saved) -> None:
-    """Take out what a killed batch left in place of items that are not at their end."""
-    from ds4_agent.tools.types import ToolError
-
-    placed = [entry for entry in saved.entries.values() if entry.placed and not entry.is_ended]
-    if not placed:
-        return
-    with tree.lock.held(tree.stop):
-        for entry in placed:
-            try:
-                left = tree.recover(entry)
-            except ToolError as error:
-                left = [str(error)]
-            for shown in left:
-                warn(f"left alone, changed by someone else meanwhile: {shown}")

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from ds4_agent.tools.process import Processes
     from ds4_agent.tools.types import Tool, ToolOutput
 
-__all__ = ["Kit", "check_permissions", "item_agent", "refusal"]
+__all__ = ["Kit", "check_permissions", "item_agent", "refusal", "second_agent"]
 
 # The tools that work on the item's stage. Every other one looks at the files themselves.
 STAGED = ("read", "write", "edit")
@@ -130,6 +130,27 @@ def item_agent(
     )
 
 
+def second_agent(kit: Kit, trunk: Trunk, first: Agent, number: int) -> Agent:
+    """Try `number` of an item: a fork of the one before it, which knows all that one did and leaves
+    its state as it is. Its calls have names of their own."""
+    from ds4_agent.agent.loop import Agent
+    from ds4_agent.agent.record import Recorder
+
+    live = first.forked()
+    return Agent(
+        replace(first.identity, task=f"try_{number}"),
+        live.model,
+        live.fork(),
+        first.runner,
+        Recorder(None, (), time.time),
+        prefix=(),
+        limits=kit.limits,
+        new_context=trunk.context.fork,
+        tail=live.tail,
+        announcement=live.opening,
+    )
+
+
 def _approvals(options: RunOptions, tools: tuple[Tool, ...]) -> Approvals:
     """Reading, changing the files of the stage, and what rules allow: there is nobody to ask."""
     names = [tool.name for tool in tools]
@@ -146,13 +167,18 @@ def _approvals(options: RunOptions, tools: tuple[Tool, ...]) -> Approvals:
 
 def _seeing(tool: Tool, stage: ItemStage, tree: Tree, number: int, own: Path | None) -> Tool:
     """The tool, which sees what the item has changed so far."""
+    from ds4_agent.tools.types import ToolError
+
     if tool.name in STAGED:
         return tool
 
     def run(context: Any, **arguments: Any) -> ToolOutput:
-        if tool.effect_of(arguments) == "read" and not stage.changes:
+        only_reads = tool.effect_of(arguments) == "read"
+        if only_reads and not stage.changes:
             return tool.run(context, **arguments)
-        with tree.with_changes(number, stage, own):
+        if arguments.get("background"):
+            raise ToolError("in a batch no command goes on by itself; leave out background")
+        with tree.with_changes(number, stage, own, only_reads=only_reads):
             return tool.run(context, **arguments)
 
     return replace(tool, run=run)

@@ -13,8 +13,11 @@ of each. On disk, private, in `batches/<id>/`:
     {"type": "example", "item", "fingerprint", "ids"}        the worked example, of that model
     {"type": "state", "item", "state", …}
         running                                  the model works on it
-        placed   files                           its files may be in place now, for a command
+        placed   files, since                    its files may be in place now, for a command that
+                                                 began then; no files and no time: no more
         edited   files, diff_sha256, tokens, …   the model is done; files may be in place
+        refused  told, and the same              its check failed and said `told`; a second fork of
+                                                 the item, which reads it, tries once more
         changed, unchanged, failed               the end of it, with its figures
     {"type": "commit", "commit"}                 of all items
     {"type": "finished", "exit_code"}
@@ -52,12 +55,13 @@ Record = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Entry:
-    """What the ledger knows of an item: its last state, that record, and the files that may be in
-    place although it is not at its end."""
+    """What the ledger knows of an item: its last state, that record, the files that may be in place
+    although it is not at its end, and since when a command is under way (0: there is none)."""
 
     state: str = "pending"
     record: Record = field(default_factory=dict)
     placed: tuple[Record, ...] = ()
+    since: float = 0.0
 
     @property
     def is_ended(self) -> bool:
@@ -118,7 +122,8 @@ def read_ledger(folder: Path) -> Saved | None:
 def _next(entry: Entry, record: Record) -> Entry:
     state = str(record["state"])
     if state == "placed":
-        return replace(entry, placed=tuple(record["files"]))
+        since = float(record.get("since", 0.0))
+        return replace(entry, placed=tuple(record["files"]), since=since)
     placed = tuple(record["files"]) if state == "edited" else ()
     return Entry(state, record, entry.placed if state == "running" else placed)
 

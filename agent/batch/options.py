@@ -29,8 +29,17 @@ EPILOG = """\
 In PROMPT, --verify and --scope, {path} is the item's file and {item.x} a field of its line in
 --items FILE; where PROMPT names no file, "in {path}" is added. In --verify they come quoted for the
 shell. An item may change its own file, and those that --scope names; commands run only where an
---allowed-tools rule allows them. While --verify or such a command runs, the item's changes stand in
-its files, also with --dry-run and --patch, which take them out again.
+--allowed-tools rule allows them, one at a time. While --verify or such a command runs, the item's
+changes stand in its files, also with --dry-run and --patch, which take them out again.
+
+After each command the directory (the whole repository that holds it) is compared with what it was:
+changes of the item's files are the item's; anything else is put back, what stood there is kept in
+`strays` beside the ledger, and the item fails. Do not work there meanwhile: your changes would be
+taken for the command's. Not held to this: files that .gitignore names (but for .ds4), git's own
+records (index, commits, branches; its hooks and settings are held), whatever lies outside of the
+repository, processes that a command detaches where the system is not Linux, and --verify, which is
+your own command. A command that is killed together with the batch leaves what it wrote; --resume
+names it. What git does not ignore is copied once before the first command.
 
 exit codes: 0 every item is done, 1 usage, 2 model, disk or engine, 5 some items failed, 130 SIGINT,
 143 SIGTERM. A batch that was stopped or killed goes on with `ds4-agent batch --resume`.
@@ -156,7 +165,7 @@ def _add_work(parser: Parser) -> None:
     add("--verify", metavar="CMD", help="a check of each item; where it fails, so does the item")
     add("--verify-timeout", type=float, default=300, metavar="S", help="of the check (default 300)")
     add("--retries", type=int, default=1, metavar="N",
-        help="tries that get the output of a failed check (default 1)")  # fmt: skip
+        help="more tries, by forks that read what a failed check said (default 1)")  # fmt: skip
     add("--dry-run", action="store_true", help="print the changes as diffs and make none")
     add("--patch", type=Path, metavar="FILE", help="write the changes as one patch and make none")
     add("--commit", nargs="?", const="one", choices=("one", "each"),

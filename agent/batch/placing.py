@@ -10,12 +10,14 @@ from __future__ import annotations
 import os
 import stat
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ds4_agent.agent.batch.bounds import Bounds
 from ds4_agent.agent.batch.ledger import Entry, Ledger
 from ds4_agent.agent.batch.stage import Change, ItemStage
 from ds4_agent.agent.batch.tree_lock import TreeLock
@@ -37,32 +39,58 @@ class Tree:
     lock: TreeLock
     ledger: Ledger
     stop: threading.Event
+    bounds: Bounds
+    settle: Callable[[], None] = lambda: None  # waits for commands that were asked to end
     failures: list[str] = field(default_factory=list)
 
     def check(self) -> None:
         """Raises OutputError where a file could not be put back."""
         if self.failures:
-            raise OutputError(f"{self.failures[0]}; ds4-agent batch --resume puts it back")
+            raise OutputError(self.failures[0])
 
     @contextmanager
-    def with_changes(self, number: int, stage: ItemStage, own: Path | None) -> Iterator[None]:
+    def with_changes(
+        self, number: int, stage: ItemStage, own: Path | None, *, only_reads: bool
+    ) -> Iterator[None]:
         """A command of the model runs in here: it sees the changes, and what it makes of those
-        files and of the item's own becomes part of them. Raises ToolError and StoppedError."""
+        files and of the item's own becomes part of them. What it does beyond is undone, and
+        `stage.failure` says so. Raises ToolError, OutputError and StoppedError."""
         with self.lock.held(self.stop):
-            looked_at = self._looked_at(stage, own)
-            if stage.changes:
-                files = files_of(stage.changes, self.workspace, self.ledger)
-                self.ledger.add(
-                    {"type": "state", "item": number, "state": "placed", "files": files}
-                )
-            placed = self.put(stage.changes)
+            if only_reads:
+                with self._in_place(number, stage, own, 0.0):
+                    yield
+                return
             try:
-                yield
-            finally:
-                for change in placed:
-                    looked_at[change.place.real] = change
-                for change in looked_at.values():
-                    self._take_back(change, stage)
+                bounds, place = self.bounds.around(number, stage), self._in_place
+                with bounds, place(number, stage, own, time.time()):
+                    yield
+            except OutputError as error:
+                self.failures.append(str(error))
+                stage.failure = str(error)
+                raise
+
+    @contextmanager
+    def _in_place(
+        self, number: int, stage: ItemStage, own: Path | None, since: float
+    ) -> Iterator[None]:
+        """`since`: when a command began that may change files; 0 for none."""
+        looked_at = self._looked_at(stage, own)
+        state = {"type": "state", "item": number, "state": "placed"}
+        is_told = bool(stage.changes or since)
+        if is_told:
+            files = files_of(stage.changes, self.workspace, self.ledger)
+            self.ledger.add({**state, "files": files, "since": since})
+        placed = self.put(stage.changes)
+        try:
+            yield
+        finally:
+            self.settle()
+            for change in placed:
+                looked_at[change.place.real] = change
+            for change in looked_at.values():
+                self._take_back(change, stage)
+            if is_told:
+                self.ledger.add({**state, "files": []}, durable=False)
 
     def put(self, changes: Sequence[Change]) -> list[Change]:
         """Write the changes into the files; all, or none. Raises ToolError where a file is not what
@@ -127,6 +155,8 @@ class Tree:
 
     def _take_back(self, change: Change, stage: ItemStage) -> None:
         now = self.now(change.place)
+        if now is None:
+            stage.failure = f"a command removed {change.place.shown}; it was put back"
         if now is not None and now.data != change.after:
             stage.hold(replace(change, after=now.data))
         self._put_back(change, now)
@@ -140,7 +170,7 @@ class Tree:
             try:
                 self.workspace.put_back(change.place, before, base=now, mode=mode, made=change.made)
             except ToolError as error:
-                self.failures.append(str(error))
+                self.failures.append(f"{error}; ds4-agent batch --resume puts it back")
                 self.check()
 
 

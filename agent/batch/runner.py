@@ -205,7 +205,8 @@ class Runner:
                 self.stop()
             elif error is None:
                 try:
-                    self._hear(message)
+                    with self.shared.tree.bounds.quiet:
+                        self._hear(message)
                 except BaseException as own:  # stdout is gone: the items end in good order
                     error = own
                     self.stop()
@@ -250,7 +251,7 @@ class Runner:
         with self._lock:
             self._works.add(work)
         try:
-            if entry.state != "edited":
+            if entry.state not in ("edited", "refused"):
                 record = {"type": "state", "item": item.number, "state": "running"}
                 self.shared.tree.ledger.add(record, durable=False)
             outcome = work.run()

@@ -40,7 +40,8 @@ class ItemStage:
 
     def __init__(self, refusal: Callable[[Path], str]) -> None:
         """`refusal(path)`: why the item may not change that file, "" where it may."""
-        self._refusal = refusal
+        self.refusal = refusal
+        self.failure = ""  # why the item cannot be done, whatever its model does next
         self._held: dict[Path, Change] = {}
 
     @property
@@ -62,7 +63,7 @@ class ItemStage:
         """See `tools.workspace.Stage`. Raises ToolError for a file that is not the item's."""
         from ds4_agent.tools.types import ToolError
 
-        reason = self._refusal(place.real)
+        reason = self.refusal(place.real)
         if reason:
             raise ToolError(f"{place.shown} was not changed: {reason}")
         held = self._held.get(place.real)

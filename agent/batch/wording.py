@@ -15,18 +15,26 @@ from ds4_agent.agent.batch.globs import literal
 from ds4_agent.agent.batch.items import Item
 from ds4_agent.agent.errors import UsageError
 
-__all__ = ["check_output_prompt", "item_command", "item_pattern", "item_prompt", "second_prompt"]
+__all__ = [
+    "check_output_prompt",
+    "check_output_reason",
+    "item_command",
+    "item_pattern",
+    "item_prompt",
+    "second_prompt",
+]
 
 _PLACE = re.compile(r"\{(path|item((?:\.[\w-]+)+))\}")
+NAMES = ("{path}", "{item.path}")  # of the item's file
 OUTPUT_SHOWN = 6000  # characters of a failed check's output that the model reads
 
 
 def item_prompt(template: str, item: Item) -> str:
-    """The prompt of an item. A template that speaks of no file gets the file's name at its end.
-    Raises UsageError for a field that the item does not have."""
-    if not _PLACE.search(template):
-        return f"{template} in {item.path}" if item.path else template
-    return _filled(template, item, lambda text: text)
+    """The prompt of an item. A template that does not speak of the item's file gets its name at its
+    end. Raises UsageError for a field that the item does not have."""
+    filled = _filled(template, item, lambda text: text)
+    is_named = any(found[0] in NAMES for found in _PLACE.finditer(template))
+    return filled if is_named or not item.path else f"{filled} in {item.path}"
 
 
 def item_command(template: str, item: Item) -> str:
@@ -42,6 +50,13 @@ def item_pattern(template: str, item: Item) -> str:
 def check_output_prompt(command: str, ending: str, output: str) -> str:
     """What the model is told when the check failed on what it did."""
     return f"The check `{command}` failed: {ending}.\n{_shortened(output)}\nCorrect your change."
+
+
+def check_output_reason(ending: str, output: str) -> str:
+    """The same for the user, in one line: the last one that the check printed says what is wrong
+    mostly."""
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    return f"the check failed: {ending}" + (f": {lines[-1]}" if lines else "")
 
 
 def second_prompt(prompt: str, told: str) -> str:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from ds4_agent.agent import events as ev
 from ds4_agent.agent.batch.commit import commit_message, commit_paths
 from ds4_agent.agent.batch.globs import normal
-from ds4_agent.agent.batch.kit import Kit, item_agent, refusal
+from ds4_agent.agent.batch.kit import Kit, item_agent, refusal, second_agent
 from ds4_agent.agent.batch.ledger import Entry
 from ds4_agent.agent.batch.patch import file_patch, patch_root
 from ds4_agent.agent.batch.placing import Tree, files_of, restored_changes
@@ -27,6 +27,7 @@ from ds4_agent.agent.batch.task import Outcome, State, Task, outcome_record
 from ds4_agent.agent.batch.tree_lock import StoppedError
 from ds4_agent.agent.batch.wording import (
     check_output_prompt,
+    check_output_reason,
     item_command,
     item_pattern,
     item_prompt,
@@ -40,11 +41,19 @@ if TYPE_CHECKING:
     from ds4_agent.agent.loop import Agent
     from ds4_agent.tools.git import Repository
 
-__all__ = ["ItemWork", "Shared"]
+__all__ = ["ItemWork", "Shared", "refusals"]
 
 
 class ItemFailedError(Exception):
     """Why an item cannot be done."""
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A check that failed: what the model is told of it, and the user in one line."""
+
+    told: str
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -69,6 +78,13 @@ class Shared:
             raise ToolError(f"{path} is changed by item {other} too; apply that change first")
 
 
+def refusals(task: Task, item: Item, root: Path) -> Callable[[Path], str]:
+    """Why the item may not change a path, "" where it may."""
+    own = root / item.path if item.path else None
+    scope = tuple(normal(item_pattern(pattern, item)) for pattern in task.scope)
+    return lambda path: refusal(item, own, root, scope, path)
+
+
 class ItemWork:
     """An item under way, in a thread of its own."""
 
@@ -82,7 +98,7 @@ class ItemWork:
     ) -> None:
         """`entry`: what the ledger knows of it; `trunk` None: the model is not needed any more."""
         self.item = item
-        self.context: HeadStart | None = None  # of the last agent, whole once `run` returned
+        self.context: HeadStart | None = None  # of the first try, whole once `run` returned
         self.is_compacted = False
         self._shared, self._task, self._tree = shared, shared.task, shared.tree
         self._entry = entry
@@ -92,8 +108,7 @@ class ItemWork:
         self._began = time.monotonic()
         root = self._tree.workspace.root
         self._own = root / item.path if item.path else None
-        scope = tuple(normal(item_pattern(pattern, item)) for pattern in self._task.scope)
-        self._stage = ItemStage(lambda path: refusal(item, self._own, root, scope, path))
+        self._stage = ItemStage(refusals(self._task, item, root))
         self._done = Outcome(item, "failed")  # what is known of its end so far
         self._spent = 0.0  # seconds of the model's turns
 
@@ -116,22 +131,32 @@ class ItemWork:
         prompt = item_prompt(self._task.prompt, self.item)
         if self._entry.state == "edited":
             self._take_up()
+            for change in restored_changes(self._entry, self._tree):
+                self._stage.hold(change)
+        elif self._entry.state == "refused":  # the try that followed ended with its process
+            self._take_up()
+            self._turn(second_prompt(prompt, self._entry.record["told"]))
         else:
             self._look()
             self._turn(prompt)
         while True:
             self._write_down()
-            failure = self._conclude()
-            if failure is None:
+            refused = self._conclude()
+            if refused is None:
                 changes = self._stage.changes
                 return self._ended("changed" if changes else "unchanged")
             if self._done.tries > self._task.retries:
-                raise ItemFailedError(failure.partition("\n")[0])
+                raise ItemFailedError(refused.reason)
+            record = {**outcome_record(self._done), "state": "refused", "told": refused.told}
+            self._tree.ledger.add({"type": "state", "item": self.item.number, **record})
             if self._agent is None:  # its conversation ended with the process that held it
                 self._stage.clear()
-                self._turn(second_prompt(prompt, failure))
+                self._turn(second_prompt(prompt, refused.told))
             else:
-                self._turn(failure)
+                assert self._trunk is not None
+                number = self._done.tries + 1
+                self._agent = second_agent(self._shared.kit, self._trunk, self._agent, number)
+                self._turn(refused.told)
 
     def _look(self) -> None:
         if self.item.path and self.item.exists and self._own and not self._own.is_file():
@@ -147,8 +172,6 @@ class ItemWork:
             turns=record["turns"],
             usage=ev.Usage(**record["tokens"]),
         )
-        for change in restored_changes(self._entry, self._tree):
-            self._stage.hold(change)
 
     # The model
 
@@ -159,7 +182,7 @@ class ItemWork:
         began = time.monotonic()
         before = self._done
         for event in agent.run(prompt):
-            if self._tree.stop.is_set():
+            if self._tree.stop.is_set() or self._stage.failure:
                 agent.interrupt()
             if isinstance(event, ev.Compacted):
                 self.is_compacted = True
@@ -175,6 +198,8 @@ class ItemWork:
             usage=before.usage + event.usage,
             turns=before.turns + event.steps,
         )
+        if self._stage.failure:
+            raise ItemFailedError(self._stage.failure)
         if event.reason == "interrupted" or self._tree.stop.is_set():
             raise StoppedError
         if event.reason != "end":
@@ -216,9 +241,9 @@ class ItemWork:
             record = {**outcome_record(self._done), "state": "edited"}
             self._tree.ledger.add({"type": "state", "item": self.item.number, **record})
 
-    def _conclude(self) -> str | None:
-        """Put the changes into the files, check them, keep them or take them out. What the model is
-        to be told where the check failed, else None. Raises ToolError, StoppedError."""
+    def _conclude(self) -> Refused | None:
+        """Put the changes into the files, check them, keep them or take them out. None where they
+        are kept. Raises ToolError, StoppedError."""
         task, tree, changes = self._task, self._tree, self._stage.changes
         if not task.applies:
             for file in self._done.files:
@@ -230,13 +255,13 @@ class ItemWork:
             placed = tree.put(changes)
             kept = False
             try:
-                failure = self._check() if task.verify else None
-                if failure is None:
+                refused = self._check() if task.verify else None
+                if refused is None:
                     self._take_over(tree.found(placed))
                     if task.applies:
                         self._commit()
                         kept = True
-                return failure
+                return refused
             finally:
                 if not kept:
                     tree.take_out(placed)
@@ -248,7 +273,7 @@ class ItemWork:
                 self._stage.hold(change)
             self._write_down()
 
-    def _check(self) -> str | None:
+    def _check(self) -> Refused | None:
         from ds4_agent.tools.shell import shell
 
         command = item_command(self._task.verify, self.item)
@@ -260,13 +285,17 @@ class ItemWork:
         except OSError as error:
             raise ItemFailedError(f"the check cannot start: {error.strerror or error}") from error
         if not job.wait(self._tree.stop) or job.ended is None:
+            self._tree.settle()  # before its files are taken out
             raise StoppedError
         if job.ended.how == "exited" and job.ended.code == 0:
             return None
         ending = f"exit code {job.ended.code}"
         if job.ended.how == "timed out":
             ending = f"it did not end within {limit:g} s and was stopped"
-        return check_output_prompt(command, ending, job.output.text())
+        output = job.output.text()
+        return Refused(
+            check_output_prompt(command, ending, output), check_output_reason(ending, output)
+        )
 
     def _refuse_dirty(self, changes: Sequence[Change]) -> None:
         if not self._task.commit:

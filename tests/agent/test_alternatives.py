@@ -224,6 +224,18 @@ def test_a_question_after_an_interrupt_reads_the_owed_results(
     assert [e.text for e in events if isinstance(e, ev.TextDelta)] != []
 
 
+def test_a_question_in_between_that_needs_a_tool_says_so(
+    make_agent: Callable[..., Agent], play: SimpleNamespace
+) -> None:
+    agent = make_agent(play.say("Hello."), play.call("read", path="src/client.py"))
+    list(agent.run("hello"))
+    said = [e.text for e in ask_aside(agent, "how many retries?") if isinstance(e, ev.Notice)]
+    assert said == [
+        "the model gave no answer but wanted to call read; a question in between calls no tool, "
+        "so ask it as a prompt"
+    ]
+
+
 def test_before_the_first_prompt_there_is_nothing_to_ask_about(
     make_agent: Make, play: SimpleNamespace
 ) -> None:

@@ -94,7 +94,11 @@ def test_an_alternative_is_chosen_from_a_list(perform, stage, repo: Path):
         await pilot.pause()
         seen = stage.text(app)
         assert "Which alternative is kept?" in seen
-        assert "1 file +1 -0 · true: exit code 0, no output" in seen
+        assert "1  1 file +1 -0 · true: exit code 0, no output · Written." in seen
+        assert "2  the same as 1 · true: exit code 0, no output · Written." in seen
+        for number in (1, 2):
+            assert f"alternative {number}: raise it" in seen
+            assert f"alternative {number}: true: exit code 0, no output · Written." in seen
         assert not (repo / "new.txt").exists()
         await pilot.press("enter")
         await stage.until(pilot, lambda: "Applied; changed: new.txt" in stage.text(app))
@@ -104,6 +108,21 @@ def test_an_alternative_is_chosen_from_a_list(perform, stage, repo: Path):
     steps = [write, write, stage.say("Written."), stage.say("Written.")]
     perform(story, *steps, permission_mode="auto", size=(120, 40))
     assert (repo / "new.txt").read_text() == "x\n"
+
+
+def test_none_of_the_alternatives_may_be_kept(perform, stage, repo: Path):
+    async def story(app, pilot):
+        in_step(app._agent)
+        await pilot.press(*"/try 2 look", "enter")
+        await stage.until(pilot, lambda: app.query(Picker))
+        await pilot.pause()
+        assert "1  nothing changed" in stage.text(app)
+        assert "2  nothing changed" in stage.text(app)
+        await pilot.press("escape")
+        await stage.until(pilot, lambda: "None of them is kept." in stage.text(app))
+
+    steps = [stage.say("Looked."), stage.say("Looked.")]
+    perform(story, *steps, permission_mode="auto", size=(120, 40))
 
 
 def test_a_wrong_try_says_how_it_is_written(perform, stage):

@@ -174,6 +174,26 @@ def test_a_failed_check_is_told_and_tried_once_more(batch: Batch, work: Work, tr
     assert texts(tree)[0] == "# a\nn = 2\n"
 
 
+def test_a_second_fork_makes_the_other_try(batch: Batch, work: Work, tree: Path) -> None:
+    """It knows the first one's conversation, which ends where its check failed."""
+    second = work("src/a.py", "n = 2", "n = 5")
+    steps = [*work("src/a.py", "n = 5"), *second]
+    arguments = ("--output-format", "stream-json", "--verify", "grep -q 'n = 2' {path}")
+    done = batch(steps, "src/a.py", *PROMPT, *arguments)
+    assert done.code == 0, done.err
+    blocks = [b for line in done.lines if "message" in line for b in line["message"]["content"]]
+    assert [b["id"] for b in blocks if b["type"] == "tool_use"] == ["call_01", "try_2.1"]
+    (item,) = done.result["items"]
+    computed = item["tokens"]["prefilled_tokens"]
+    assert computed < 150, "the session's prompt or the first try was computed again"
+
+
+def test_the_reason_is_what_the_check_said_last(batch: Batch, work: Work, tree: Path) -> None:
+    arguments = ("--verify", "echo one; echo two; exit 3", "--retries", "0")
+    done = batch(work("src/a.py"), "src/a.py", *PROMPT, *JSON, *arguments)
+    assert done.result["items"][0]["reason"] == "the check failed: exit code 3: two"
+
+
 def test_between_the_tries_the_file_is_as_it_was(batch: Batch, work: Work, tree: Path) -> None:
     look = {"expect": "check"}
     steps = [*work("src/a.py", "n = 5"), {**look, "text": "I cannot."}]
@@ -330,14 +350,9 @@ def test_a_commit_takes_no_change_of_the_user_along(
 # Held-up cases
 
 
-def test_a_file_deleted_meanwhile_fails_alone(
-    batch: Batch, work: Work, play: SimpleNamespace, tree: Path
-) -> None:
-    (tree / "rm.sh").write_text("rm src/b.py\n")
-    first = [play.call("bash", command="sh rm.sh"), *work("src/a.py")]
-    first[1]["expect"] = "exit code 0"
-    steps = [*first, *work("src/c.py")]
-    done = batch(steps, "src/[a-c].py", *PROMPT, *JSON, "--allowed-tools", "bash(sh rm.sh)")
+def test_a_file_deleted_meanwhile_fails_alone(batch: Batch, work: Work, tree: Path) -> None:
+    steps = [*work("src/a.py"), *work("src/c.py")]
+    done = batch(steps, "src/[a-c].py", *PROMPT, *JSON, "--verify", "rm -f src/b.py")
     assert done.code == 5
     assert states(done) == {"src/a.py": "changed", "src/b.py": "failed", "src/c.py": "changed"}
     assert done.result["items"][1]["reason"] == "src/b.py does not exist any more"

@@ -145,5 +145,9 @@ def test_a_prompt_without_a_file_gets_it() -> None:
     item = Item(1, "src/a b.py", fields={"x": "*; rm"})
     assert item_prompt("rename f to g", item) == "rename f to g in src/a b.py"
     assert item_prompt("{path}: rename", item) == "src/a b.py: rename"
+    assert item_prompt("rename f to {item.x}", item) == "rename f to *; rm in src/a b.py"
+    named = Item(1, "a.py", fields={"path": "a.py"})
+    assert item_prompt("look at {item.path}", named) == "look at a.py"
+    assert item_prompt("say {item.x}", Item(1, "", fields={"x": "hello"})) == "say hello"
     assert item_command("check {path} {item.x}", item) == "check 'src/a b.py' '*; rm'"
     assert item_pattern("t/{item.x}.py", item) == "t/[*]; rm.py"

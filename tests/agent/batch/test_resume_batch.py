@@ -4,10 +4,8 @@ import fcntl
 import json
 import os
 import signal
-import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,26 +22,6 @@ PROMPT = ("-p", "make n two")
 JSON = ("--output-format", "json")
 AS_IT_WAS = [f"# {name}\nn = 1\n" for name in "abcd"]
 ALL_DONE = [f"# {name}\nn = 2\n" for name in "abcd"]
-# Kills its own process right before the fsync of number DIE_AT. With CUT, what no fsync has made
-# certain of the ledger is lost as well.
-DYING = """
-import os, signal, sys
-real, synced, left = os.fsync, {}, [int(os.environ["DIE_AT"])]
-def fsync(descriptor):
-    left[0] -= 1
-    if left[0] == 0:
-        ledger = [int(n) for n in os.listdir("/proc/self/fd")
-                  if os.path.realpath(f"/proc/self/fd/{n}").endswith("ledger.jsonl")]
-        for number in ledger if os.environ.get("CUT") else ():
-            os.ftruncate(number, synced.get(os.fstat(number).st_ino, 0))
-        os.kill(os.getpid(), signal.SIGKILL)
-    real(descriptor)
-    about = os.fstat(descriptor)
-    synced[about.st_ino] = about.st_size
-os.fsync = fsync
-from ds4_agent.agent.cli import main
-sys.exit(main(sys.argv[1:]))
-"""
 
 
 def texts(tree: Path, names: str = "abcd") -> list[str]:
@@ -56,40 +34,6 @@ def ledger(home: Path) -> Saved | None:
     return read_ledger(folders[0]) if folders else None
 
 
-@pytest.fixture
-def start(
-    tree: Path, script: Callable[..., str], home: Path
-) -> Iterator[Callable[..., "subprocess.Popen[bytes]"]]:
-    """`start(steps, *arguments)`: the batch in a process of its own."""
-    started: list[subprocess.Popen[bytes]] = []
-
-    def run(steps: list[dict[str, Any]], *arguments: str, **environment: str) -> Any:
-        program = ["-c", DYING] if "DIE_AT" in environment else ["-m", "ds4_agent.agent.cli"]
-        command = [sys.executable, *program, "batch", "-C", str(tree), "--model", script(*steps)]
-        process = subprocess.Popen(
-            [*command, *arguments],
-            env={**os.environ, **environment},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-        started.append(process)
-        return process
-
-    yield run
-    for process in started:
-        process.kill()
-        process.communicate()
-
-
-def wait_for(what: Callable[[], object], process: "subprocess.Popen[bytes]") -> None:
-    until = time.monotonic() + 60
-    while not what():
-        assert process.poll() is None, "it ended by itself"
-        assert time.monotonic() < until
-        time.sleep(0.02)
-
-
 def has_state(home: Path, item: int, state: str) -> Callable[[], bool]:
     def look() -> bool:
         saved = ledger(home)
@@ -99,7 +43,12 @@ def has_state(home: Path, item: int, state: str) -> Callable[[], bool]:
 
 
 def test_killed_while_the_model_works_on_the_second_item(
-    start: Callable[..., Any], batch: Batch, work: Work, tree: Path, home: Path
+    start: Callable[..., Any],
+    wait_for: Callable[..., None],
+    batch: Batch,
+    work: Work,
+    tree: Path,
+    home: Path,
 ) -> None:
     hangs = {**work("src/b.py")[0], "delay_ms": 600_000}
     process = start([*work("src/a.py"), hangs], "src/[a-c].py", *PROMPT, *JSON)
@@ -122,7 +71,12 @@ def test_killed_while_the_model_works_on_the_second_item(
 
 
 def test_killed_while_a_check_runs_the_file_is_taken_back_and_the_model_not_asked_again(
-    start: Callable[..., Any], batch: Batch, work: Work, tree: Path, home: Path
+    start: Callable[..., Any],
+    wait_for: Callable[..., None],
+    batch: Batch,
+    work: Work,
+    tree: Path,
+    home: Path,
 ) -> None:
     verify = "test -e goes_on || { touch waits; sleep 600; }"
     arguments = ("src/[a-b].py", *PROMPT, *JSON, "--verify", verify)
@@ -140,8 +94,34 @@ def test_killed_while_a_check_runs_the_file_is_taken_back_and_the_model_not_aske
     assert [item["tries"] for item in done.result["items"]] == [1, 1]
 
 
+def test_killed_in_the_second_try_the_check_of_the_first_is_not_repeated(
+    start: Callable[..., Any],
+    wait_for: Callable[..., None],
+    batch: Batch,
+    work: Work,
+    tree: Path,
+    home: Path,
+    tmp_path: Path,
+) -> None:
+    seen = tmp_path / "seen"
+    verify = f"cat src/a.py >> {seen}; echo not two; grep -q 'n = 2' src/a.py"
+    hangs = {**work("src/a.py")[0], "expect": "check", "delay_ms": 600_000}
+    arguments = ("src/a.py", *PROMPT, *JSON, "--verify", verify)
+    process = start([*work("src/a.py", "n = 5"), hangs], *arguments)
+    wait_for(has_state(home, 1, "refused"), process)
+    process.kill()
+    process.wait()
+    steps = work("src/a.py")
+    steps[0]["expect"] = "(?s)An earlier try was taken back.*not two"
+    done = batch(steps, "--resume", *JSON)
+    assert done.code == 0, done.err
+    assert texts(tree, "a") == ALL_DONE[:1]
+    assert done.result["items"][0]["tries"] == 2
+    assert seen.read_text() == "# a\nn = 5\n# a\nn = 2\n", "a check was made twice"
+
+
 def test_what_a_killed_batch_left_and_somebody_changed_is_left_to_him(
-    start: Callable[..., Any], batch: Batch, work: Work, tree: Path
+    start: Callable[..., Any], wait_for: Callable[..., None], batch: Batch, work: Work, tree: Path
 ) -> None:
     process = start(work("src/a.py"), "src/a.py", *PROMPT, "--verify", "touch waits; sleep 600")
     wait_for((tree / "waits").exists, process)
@@ -160,6 +140,7 @@ def test_what_a_killed_batch_left_and_somebody_changed_is_left_to_him(
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_stops_it_in_good_order(
     start: Callable[..., Any],
+    wait_for: Callable[..., None],
     batch: Batch,
     work: Work,
     tree: Path,
@@ -185,7 +166,12 @@ def test_a_signal_stops_it_in_good_order(
 
 
 def test_a_signal_while_the_model_writes(
-    start: Callable[..., Any], batch: Batch, work: Work, tree: Path, home: Path
+    start: Callable[..., Any],
+    wait_for: Callable[..., None],
+    batch: Batch,
+    work: Work,
+    tree: Path,
+    home: Path,
 ) -> None:
     process = start([{**work("src/a.py")[0], "delay_ms": 600_000}], "src/a.py", *PROMPT, *JSON)
     wait_for(has_state(home, 1, "running"), process)
@@ -201,6 +187,7 @@ def test_a_signal_while_the_model_writes(
 @pytest.mark.parametrize("commit", ["", "each"])
 def test_killed_at_any_instant(
     start: Callable[..., Any],
+    wait_for: Callable[..., None],
     batch: Batch,
     work: Work,
     tree: Path,
@@ -245,7 +232,7 @@ def test_killed_at_any_instant(
 
 
 def test_one_batch_is_run_by_one_process(
-    start: Callable[..., Any], batch: Batch, work: Work, home: Path
+    start: Callable[..., Any], wait_for: Callable[..., None], batch: Batch, work: Work, home: Path
 ) -> None:
     process = start([{**work("src/a.py")[0], "delay_ms": 600_000}], "src/a.py", *PROMPT)
     wait_for(has_state(home, 1, "running"), process)
@@ -255,7 +242,12 @@ def test_one_batch_is_run_by_one_process(
 
 
 def test_two_batches_at_once_do_not_see_each_others_unfinished_changes(
-    start: Callable[..., Any], batch: Batch, work: Work, tree: Path, home: Path
+    start: Callable[..., Any],
+    wait_for: Callable[..., None],
+    batch: Batch,
+    work: Work,
+    tree: Path,
+    home: Path,
 ) -> None:
     verify = "test -e goes_on || { touch waits; while ! test -e goes_on; do sleep 0.05; done; }"
     process = start(work("src/a.py", "n = 9"), "src/a.py", *PROMPT, "--verify", f"{verify}; false")
@@ -299,7 +291,12 @@ def test_the_disk_is_full(
 
 
 def test_the_items_are_those_of_the_beginning(
-    start: Callable[..., Any], batch: Batch, work: Work, tree: Path, home: Path
+    start: Callable[..., Any],
+    wait_for: Callable[..., None],
+    batch: Batch,
+    work: Work,
+    tree: Path,
+    home: Path,
 ) -> None:
     hangs = {**work("src/b.py")[0], "delay_ms": 600_000}
     process = start([*work("src/a.py"), hangs], "src/[a-c].py", *PROMPT)
@@ -313,7 +310,12 @@ def test_the_items_are_those_of_the_beginning(
 
 
 def test_the_worked_example_is_the_same_after_a_resume(
-    start: Callable[..., Any], batch: Batch, work: Work, tree: Path, home: Path
+    start: Callable[..., Any],
+    wait_for: Callable[..., None],
+    batch: Batch,
+    work: Work,
+    tree: Path,
+    home: Path,
 ) -> None:
     hangs = {**work("src/b.py")[0], "delay_ms": 600_000}
     process = start([*work("src/a.py"), hangs], "src/[a-d].py", *PROMPT)
@@ -336,7 +338,12 @@ def test_the_worked_example_is_the_same_after_a_resume(
 
 
 def test_a_damaged_line_costs_that_line(
-    start: Callable[..., Any], batch: Batch, work: Work, tree: Path, home: Path
+    start: Callable[..., Any],
+    wait_for: Callable[..., None],
+    batch: Batch,
+    work: Work,
+    tree: Path,
+    home: Path,
 ) -> None:
     hangs = {**work("src/b.py")[0], "delay_ms": 600_000}
     process = start([*work("src/a.py"), hangs], "src/[a-b].py", *PROMPT)
