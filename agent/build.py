@@ -113,6 +113,7 @@ def opened_engine(options: RunOptions, on_load: Callable[[LoadProgress], None] |
         on_load=on_load,
         store=_store(options),
         speculate=cast("Mode", settings.speculate or "auto"),
+        verdicts=options.places.kernels,
     )
 
 
@@ -216,6 +217,7 @@ def _assemble(parts: _Parts, stack: ExitStack) -> Agent:
         new_context=engine.new_context,
         undo=Undo(snapshots, workspace) if snapshots else None,
         notices=[
+            *([engine.notice] if engine.notice else []),
             *([resumed.notice] if resumed else []),
             *thinking_notices(settings, engine),
             *permissions.mode_notices(options, parts.approvals.mode),

@@ -44,6 +44,11 @@ class Places:
         return self.cache / "kv"
 
     @property
+    def kernels(self) -> Path:
+        """Which kernels this machine can be given (`engine.model.kernels`)."""
+        return self.cache / "kernels.json"
+
+    @property
     def sessions(self) -> Path:
         return self.data / "sessions"
 

@@ -236,6 +236,11 @@ class Engine(Protocol):
         ...
 
     @property
+    def notice(self) -> str:
+        """One line for the user about how this engine was opened, else ""."""
+        ...
+
+    @property
     def store_failure(self) -> str:
         """One line for the user where states should be kept on disk and cannot, else ""."""
         ...

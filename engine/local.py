@@ -43,14 +43,15 @@ class ModelEngine:
         on_load: Callable[[LoadProgress], None] | None = None,
         store: StoreOptions | None = None,
         speculate: Mode = "off",
+        verdicts: Path | None = None,
     ) -> None:
         """Load `directory`; see `open_engine`. `is_nano`, or "ds4_nano" in config.json: the small
         model's defaults (thinking off, its own prompt, greedy)."""
         self.tokenizer = Tokenizer.from_file(directory / "tokenizer.json")
         self._worker = Worker()
         try:
-            self.runtime, self.fingerprint, version = self._worker.call(
-                _load, self._worker, directory, self.tokenizer, context_length, on_load
+            self.runtime, self.fingerprint, version, self.notice = self._worker.call(
+                _load, self._worker, directory, self.tokenizer, context_length, on_load, verdicts
             )
         except BaseException:
             self._worker.close()
@@ -143,10 +144,18 @@ def _load(
     tokenizer: Tokenizer,
     context_length: int | None,
     on_load: Callable[[LoadProgress], None] | None,
-) -> tuple[Runtime, str, Version]:
-    """Runs on the engine thread. A `close` while it loads stops it at the next layer."""
+    verdicts: Path | None,
+) -> tuple[Runtime, str, Version, str]:
+    """(the runtime, the fingerprint, the version, a notice). Runs on the engine thread. A `close`
+    while it loads stops it at the next layer."""
     blas.preload()
-    from ds4_agent.engine.weights.checkpoint import fingerprint, load_model, read_config
+    from ds4_agent.engine.model.kernels.choose import choose_for_machine
+    from ds4_agent.engine.weights.checkpoint import (
+        fingerprint,
+        load_model,
+        read_config,
+        stream_dtype,
+    )
     from ds4_agent.engine.weights.stamps import refuse_changes, stamps
 
     def report(progress: LoadProgress) -> None:
@@ -169,7 +178,10 @@ def _load(
             f"{directory}: tokenizer.json has {tokenizer.vocab_size:,} ids and config.json "
             f"{config.vocab_size:,}; the two are of different models"
         )
-    model = load_model(directory, on_load=report, context_length=length)
+    chosen = choose_for_machine(config, stream_dtype(), verdicts)
+    model = load_model(
+        directory, on_load=report, context_length=length, operations=chosen.operations
+    )
     runtime = Runtime(
         worker=worker,
         model=model,
@@ -182,4 +194,4 @@ def _load(
     refuse_changes(directory, before)
     digest = fingerprint(directory)
     refuse_changes(directory, before)
-    return runtime, digest, version
+    return runtime, digest, version, chosen.notice

@@ -30,6 +30,7 @@ def open_engine(
     on_load: Callable[[LoadProgress], None] | None = None,
     store: StoreOptions | None = None,
     speculate: "Mode" = "off",
+    verdicts: Path | None = None,
 ) -> Engine:
     """The engine `spec` names: None or "nano" the bundled model, "scripted:FILE" a script, anything
     else a checkpoint directory.
@@ -37,6 +38,7 @@ def open_engine(
     `context_length` None takes the model's default. `on_load` is called on the engine
     thread as weights arrive. `store`: where states are kept; None: nowhere, as with a script.
     `speculate`: whether ids are guessed and computed several at a time, see `speculative.pace`.
+    `verdicts`: the file that remembers which kernels this machine can be given (`model.kernels`).
     Raises EngineError (ModelFormatError, ScriptError).
     """
     if context_length is not None and context_length < 1:
@@ -56,6 +58,7 @@ def open_engine(
         on_load=on_load,
         store=store,
         speculate=speculate,
+        verdicts=verdicts,
     )
 
 

@@ -40,6 +40,7 @@ class ScriptedEngine:
         self.default_sampling = Sampling(temperature=0.0)
         self.speculation = "speculation is off: a script has nothing to compute"
         self.store_failure = ""
+        self.notice = ""
         self._path = path
         self._steps = read_script(path, tokenizer)
         self._played = 0

@@ -16,6 +16,7 @@ from ds4_agent.engine.errors import MemoryLimitError, ModelFormatError
 from ds4_agent.engine.machine import Machine, this_machine
 from ds4_agent.engine.model.config import ModelConfig
 from ds4_agent.engine.model.model import Model
+from ds4_agent.engine.model.operations import PURE, Operations
 from ds4_agent.engine.model.tiles import on_cpu
 from ds4_agent.engine.weights.assemble import assemble
 from ds4_agent.engine.weights.files import read_json, refuse_half_pulled, weight_files
@@ -32,6 +33,7 @@ __all__ = [
     "plan_entries",
     "plan_model",
     "read_config",
+    "stream_dtype",
 ]
 
 # Raised when the same weights and tokens would give another state.
@@ -57,11 +59,13 @@ def load_model(
     kv_simulation: bool = False,
     context_length: int = 0,
     machine: Machine | None = None,
+    operations: Operations = PURE,
 ) -> Model:
     """Load and evaluate all weights.
 
     `dtype` is that of the streams, projections and stored rows: fp32 on a CPU and bf16 on a GPU
     unless given; what needs fp32 is fp32 in any case. `on_load` follows the layers.
+    `operations`: what the model computes with on a GPU.
     Raises ModelFormatError before anything large is read wherever the headers show the fault, and
     MemoryLimitError where `machine`, this one unless given, has no room for it and for
     `context_length` tokens.
@@ -71,12 +75,12 @@ def load_model(
     config = read_config(directory, kv_simulation=kv_simulation)
     files = TensorFiles(directory)
     if dtype is None:
-        dtype = _stream_dtype()
+        dtype = stream_dtype()
     plan = plan_entries(directory, config, files.entries, context_length, dtype, machine)
     refusal = plan.refusal()
     if refusal is not None:
         raise MemoryLimitError(refusal)
-    return Model(config, assemble(files, config, dtype, on_load))
+    return Model(config, assemble(files, config, dtype, on_load), operations=operations)
 
 
 def plan_model(directory: Path, context_length: int, machine: Machine | None = None) -> Plan:
@@ -101,12 +105,13 @@ def plan_entries(
         entries,
         context_length,
         machine or this_machine(),
-        stream_bytes=(dtype or _stream_dtype()).size,
+        stream_bytes=(dtype or stream_dtype()).size,
         on_cpu=on_cpu(),
     )
 
 
-def _stream_dtype() -> mx.Dtype:
+def stream_dtype() -> mx.Dtype:
+    """Of streams, projections and stored rows, where none is asked for."""
     return mx.float32 if on_cpu() else mx.bfloat16
 
 

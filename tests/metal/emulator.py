@@ -1,6 +1,6 @@
-"""Runs the Metal kernels where there is no Metal: a `Launch` that puts a body between `shim.hpp` and a
-`main`, as MLX puts it into a Metal function, compiles it with the C++ compiler of the machine and
-runs it in a process of its own, so that a fault in a kernel is an error here and no crash.
+"""Runs the Metal kernels where there is no Metal: a `Launch` that puts a body between `shim.hpp`
+and a `main`, as MLX puts it into a Metal function, compiles it with the C++ compiler of the machine
+and runs it in a process of its own, so that a fault in a kernel is an error here and no crash.
 """
 
 import hashlib
@@ -147,10 +147,7 @@ def constant(value) -> str:
 
 def packed(x: mx.array) -> bytes:
     """Rank, shape and elements."""
-    if x.dtype == mx.bfloat16:
-        data = np.array(x.view(mx.uint16))
-    else:
-        data = np.array(x)
+    data = np.array(x.view(mx.uint16) if x.dtype == mx.bfloat16 else x)
     return struct.pack(f"{1 + x.ndim}i", x.ndim, *x.shape) + np.ascontiguousarray(data).tobytes()
 
 

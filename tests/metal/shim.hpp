@@ -78,7 +78,24 @@ inline void run_fiber() {
     machine.progress++;
 }
 
-// `order`: 0 ascending, 1 descending, otherwise by a multiplier odd to the (even) number of threads.
+// Of `count` threads, or simdgroups, the one whose turn is the i-th. `order`: 0 ascending, 1
+// descending, otherwise mixed, by a multiplier that is odd while `count` is a power of two.
+inline uint in_turn(uint i, uint count, uint order) {
+    return order == 0 ? i : order == 1 ? count - 1 - i : (i * 37 + order) % count;
+}
+
+// A simdgroup runs as far as it gets before the next has its turn, as one that is far ahead would.
+inline void run_simdgroup(uint first, uint order) {
+    Machine& m = machine;
+    for (long before = -1; before != m.progress;) {
+        before = m.progress;
+        for (uint i = 0; i < 32; i++) {
+            m.now = first + in_turn(i, 32, order);
+            if (!m.done[m.now]) swapcontext(&m.home, &m.fibers[m.now]);
+        }
+    }
+}
+
 inline void run_group(uint order) {
     Machine& m = machine;
     m.all = Barrier{m.threads, 0, 0};
@@ -93,13 +110,10 @@ inline void run_group(uint order) {
     }
     for (uint left = m.threads; left != 0;) {
         const long before = m.progress;
+        for (uint i = 0; i < m.threads / 32; i++)
+            run_simdgroup(32 * in_turn(i, m.threads / 32, order), order);
         left = 0;
-        for (uint i = 0; i < m.threads; i++) {
-            m.now = order == 0 ? i : order == 1 ? m.threads - 1 - i : (i * 37 + order) % m.threads;
-            if (m.done[m.now]) continue;
-            swapcontext(&m.home, &m.fibers[m.now]);
-            left += !m.done[m.now];
-        }
+        for (uint i = 0; i < m.threads; i++) left += !m.done[i];
         if (left != 0 && m.progress == before) fail("not every thread reaches a barrier");
     }
 }

@@ -2,9 +2,9 @@
 pure operation.
 
 For many queries, a prefill, this falls back to the pure operation: a matrix product reads each key
-once for the 64 heads of all queries that share it, the kernel once a head. For the few of a decoding
-step there is nothing to share but heads, and the pure operation's dozen of starts, its fp32 copy of
-the keys and its scores in memory are what takes time.
+once for the 64 heads of all queries that share it, the kernel once a head. For the few of a
+decoding step there is nothing to share but heads, and the pure operation's dozen of starts, its
+fp32 copy of the keys and its scores in memory are what takes time.
 """
 
 from collections.abc import Sequence
@@ -37,7 +37,8 @@ def attend_pieces(
     """See `softmax.attend_pieces`."""
     queries, heads, width = q.shape
     if queries > MOST_QUERIES:
-        return pure_attend_pieces(q, pieces, sinks, bound)
+        pure: mx.array = pure_attend_pieces(q, pieces, sinks, bound)
+        return pure
     sums, carry = q, sinks  # the first piece does not read the sums, and the sinks in the carry
     for number, piece in enumerate(pieces):
         keys = like(q, piece.keys)

@@ -1,5 +1,5 @@
-"""`read_streams` and `write_streams` of `hyper`, each as one kernel (with the projection before it as
-MLX's product). A published model calls them 86 times a token; as pure operations the Sinkhorn
+"""`read_streams` and `write_streams` of `hyper`, each as one kernel (with the projection before it
+as MLX's product). A published model calls them 86 times a token; as pure operations the Sinkhorn
 iteration alone is forty products and forty divisions of sixteen numbers, and a GPU spends its time
 on starting them. Signatures and results are those of `hyper`.
 """

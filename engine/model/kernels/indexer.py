@@ -1,7 +1,7 @@
-"""`index_scores` and `top_rows` of `indexer`, and `taken_rows` of `rows`, as kernels. Scored without
-them, a query's products with all rows are made for all 64 heads and read again twice; chosen
-without them, all rows are sorted; taken without them, each block of rows is gone through. Signatures
-and results are those of the pure operations, except that the chosen rows come in ascending order.
+"""`index_scores` and `top_rows` of `indexer`, and `taken_rows` of `rows`, as kernels. Scored
+without them, a query's products with all rows are made for all heads and read again twice; chosen
+without them, all rows are sorted; taken without them, each block of rows is gone through.
+Signatures and results are those of the pure operations, but the chosen rows ascend.
 """
 
 from collections.abc import Sequence

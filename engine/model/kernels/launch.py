@@ -1,6 +1,6 @@
-"""Starts a Metal kernel through MLX. In: a `Source` (the body of a `.metal` file beside this one, and
-the names it uses) and arrays. Out: its results, lazy. What compiles and runs it is a `Launch`, so
-that the tests can run the very same bodies where there is no Metal.
+"""Starts a Metal kernel through MLX. In: a `Source` (the body of a `.metal` file beside this one,
+and the names it uses) and arrays. Out: its results, lazy. What compiles and runs it is a `Launch`,
+so that the tests can run the very same bodies where there is no Metal.
 """
 
 from collections.abc import Mapping, Sequence

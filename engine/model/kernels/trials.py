@@ -17,7 +17,7 @@ from ds4_agent.engine.model import rows as pure_rows
 from ds4_agent.engine.model import softmax as pure_softmax
 from ds4_agent.engine.model.config import ModelConfig
 from ds4_agent.engine.model.kernels import attention, hyper, indexer
-from ds4_agent.engine.model.kernels.launch import Launch, Source
+from ds4_agent.engine.model.kernels.launch import Launch
 from ds4_agent.engine.model.softmax import Piece
 
 __all__ = ["Call", "Kernel", "kernels"]
@@ -35,7 +35,6 @@ class Kernel:
     """A kernel and its twin, which have one signature."""
 
     name: str  # a field of `Operations`
-    sources: tuple[Source, ...]
     run: Callable[..., Any]
     twin: Callable[..., Any]
     calls: Callable[[ModelConfig, mx.Dtype], Iterator[Call]]
@@ -49,28 +48,28 @@ def kernels(launch: Launch) -> tuple[Kernel, ...]:
     """All kernels, started by `launch`."""
     return (
         Kernel(
-            "read_streams", (hyper.READ,), partial(hyper.read_streams, launch),
+            "read_streams", partial(hyper.read_streams, launch),
             pure_hyper.read_streams, _read_calls, hyper.suits,
             arrays=lambda result: [result[0], result[1].post, result[1].comb],
         ),
         Kernel(
-            "write_streams", (hyper.WRITE,), partial(hyper.write_streams, launch),
+            "write_streams", partial(hyper.write_streams, launch),
             pure_hyper.write_streams, _write_calls, tolerance=BF16_STEP,
         ),
         Kernel(
-            "index_scores", (indexer.SCORES,), partial(indexer.index_scores, launch),
+            "index_scores", partial(indexer.index_scores, launch),
             pure_indexer.index_scores, _score_calls,
         ),
         Kernel(
-            "top_rows", (indexer.TOP,), partial(indexer.top_rows, launch),
+            "top_rows", partial(indexer.top_rows, launch),
             pure_indexer.top_rows, _top_calls, tolerance=0.0, arrays=_in_order,
         ),
         Kernel(
-            "taken_rows", (indexer.TAKEN,), partial(indexer.taken_rows, launch),
+            "taken_rows", partial(indexer.taken_rows, launch),
             pure_rows.taken_rows, _taken_calls, tolerance=0.0,
         ),
         Kernel(
-            "attend_pieces", (attention.ATTEND,), partial(attention.attend_pieces, launch),
+            "attend_pieces", partial(attention.attend_pieces, launch),
             pure_softmax.attend_pieces, _attend_calls, attention.suits,
         ),
     )  # fmt: skip
@@ -120,7 +119,8 @@ def _score_calls(c: ModelConfig, dtype: mx.Dtype) -> Iterator[Call]:
 
 def _top_calls(c: ModelConfig, dtype: mx.Dtype) -> Iterator[Call]:
     """All scores apart; many alike; fewer visible than are taken."""
-    drawn, top, count = _drawn(), c.index_topk, 3 * c.index_topk + 5
+    drawn, top = _drawn(), c.index_topk
+    count = 2 * top + 2 * indexer.TOP_THREADS + 5  # more than twice what its threads see at once
     scores = drawn(4, count)
     visible = np.array([count, count - 3, top + 1, top // 2])
     yield scores, visible, top

@@ -61,6 +61,21 @@ def small_config(**changes):
     return ModelConfig.from_json({**keys, **changes})
 
 
+@pytest.fixture(scope="session")
+def published():
+    """The sizes of DeepSeek V4 Flash that a kernel depends on."""
+    return small_config(
+        hidden_size=4096,
+        num_attention_heads=64,
+        head_dim=512,
+        qk_rope_head_dim=64,
+        o_groups=8,
+        index_n_heads=64,
+        index_head_dim=128,
+        index_topk=512,
+    )
+
+
 @pytest.fixture(params=[mx.float32, mx.bfloat16], ids=["fp32", "bf16"])
 def dtype(request):
     return request.param
