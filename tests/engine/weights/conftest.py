@@ -94,6 +94,13 @@ def dialects():
 
 
 @pytest.fixture(scope="session")
+def published_headers(tmp_path_factory):
+    """The published V4 Flash as a directory of headers; its data are holes."""
+    module = loaded("weights_published", HERE / "published.py")
+    return module.write(tmp_path_factory.mktemp("published") / "V4")
+
+
+@pytest.fixture(scope="session")
 def wide(small, dialects, names):
     """(official config, official tensors) of a tiny model whose rows are whole groups of 32, and
     whose FP8 blocks are cut at the edges."""
