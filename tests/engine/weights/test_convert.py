@@ -186,7 +186,7 @@ def official_form(dialects):
     def stored(name):
         if dialects.FP8.search(name):
             return PackedFormat("mxfp8", 8, 32)
-        return PackedFormat("mxfp4", 4, 32) if dialects.FP4.search(name) else None
+        return PackedFormat("mxfp4", 4, 32) if dialects.EXPERT.search(name) else None
 
     return stored
 
