@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from textwrap import wrap
 from typing import Literal
 
 from ds4_agent.agent.display import has_hidden, one_line, visible
@@ -22,6 +23,7 @@ __all__ = [
     "count",
     "diff_lines",
     "hides_something",
+    "hung",
     "plural",
     "prompt_text",
     "result_line",
@@ -33,6 +35,9 @@ __all__ = [
 
 _LINE = 240  # characters of a call's one line before it is cut
 _PROMPT_LINES = 20  # of a prompt, before it is cut
+_COLUMNS = re.compile(r"\S+(?: \S+)* {2,}(?=\S)")
+_NARROW_INDENT = 4  # of the second column where it is put below the first
+_BREAK = re.compile(r"\s*\n\s*")  # runs on when read as one line: it is no blank
 _HUNK = re.compile(r"@@ -(\d+)(?:,\d+)? \+(\d+)(?:,\d+)? @@")
 
 
@@ -50,7 +55,8 @@ def call_line(name: str, arguments: Mapping[str, object]) -> str:
     path = arguments.get("path")
     if name == "bash":
         background = " &" if arguments.get("background") in (True, "true") else ""
-        line = f"$ {arguments.get('command', '')}{background}"
+        command = _BREAK.sub(" ⏎ ", str(arguments.get("command", "")).strip())
+        line = f"$ {command}{background}"
     elif name == "read":
         start = arguments.get("start_line")
         line = f"read {path or ''}" + (f" from line {start}" if start else "")
@@ -158,6 +164,12 @@ def plural(number: int, noun: str) -> str:
     return f"{number:,} {noun}" + ("" if number == 1 else "s")
 
 
+def hung(text: str, width: int) -> str:
+    """Lines of two columns, name and words, whose words stay in theirs where a line is longer than
+    `width`; below the name where there is no room beside it. Other lines are as they were."""
+    return "\n".join(_hung(line, width) for line in text.split("\n"))
+
+
 def arguments_text(name: str, arguments: Mapping[str, object]) -> str:
     """Every argument in full, shown to the last character: what an approval is about."""
     if name == "bash" and set(arguments) == {"command"}:
@@ -203,6 +215,17 @@ def _lines(text: str, exact: bool = False) -> list[str]:
     """Lines of untrusted text, displayable. Only a newline ends one, so numbers stay true."""
     lines = visible(text, exact=exact).split("\n")
     return lines[:-1] if lines[-1] == "" else lines
+
+
+def _hung(line: str, width: int) -> str:
+    columns = _COLUMNS.match(line)
+    if columns is None or len(line) <= width:
+        return line
+    start, head = columns.end(), line[: columns.end()]
+    if start > width // 2:
+        start, head = _NARROW_INDENT, f"{line[: columns.end()].rstrip()}\n{' ' * _NARROW_INDENT}"
+    rest = wrap(line[columns.end() :], max(width - start, 1), break_on_hyphens=False)
+    return head + ("\n" + " " * start).join(rest)
 
 
 def _plain(value: object) -> str:

@@ -8,7 +8,7 @@ from textual.content import Content
 from textual.widgets import Static
 
 from ds4_agent.agent.display import VisibleStream, visible
-from ds4_agent.tui.describe import plural, prompt_text
+from ds4_agent.tui.describe import hung, plural, prompt_text
 
 __all__ = ["Banner", "EarlierMessage", "NoticeMessage", "ThinkingMessage", "UserMessage"]
 
@@ -59,6 +59,9 @@ class NoticeMessage(Static):
     def __init__(self, text: str, level: str = "info") -> None:
         self.text = visible(text)
         super().__init__(Content(self.text), classes=level)
+
+    def on_resize(self) -> None:
+        self.update(Content(hung(self.text, self.content_size.width)))
 
 
 class EarlierMessage(Static):

@@ -10,6 +10,7 @@ from ds4_agent.tui.describe import (
     count,
     diff_lines,
     hides_something,
+    hung,
     plural,
     result_line,
     seconds,
@@ -38,7 +39,7 @@ DIFF = """\
     [
         ("bash", {"command": "pytest -q"}, "$ pytest -q"),
         ("bash", {"command": "sleep 9", "background": True}, "$ sleep 9 &"),
-        ("bash", {"command": "a\nb"}, "$ a b"),
+        ("bash", {"command": "a\n  b\n"}, "$ a ⏎ b"),
         ("read", {"path": "a.py"}, "read a.py"),
         ("read", {"path": "a.py", "start_line": 12}, "read a.py from line 12"),
         ("search", {"pattern": "x.*y", "path": "src"}, "search x.*y in src"),
@@ -119,6 +120,18 @@ def test_arguments_are_shown_to_the_last_character():
 )
 def test_counts(number, text):
     assert count(number) == text
+
+
+HELP = "Tab  walk it\n/why-slow  what was computed and why\nno columns here, however long it is"
+
+
+def test_words_stay_in_their_column_where_a_line_is_longer_than_the_screen():
+    assert hung(HELP, 30) == (
+        "Tab  walk it\n/why-slow  what was computed\n           and why\n"
+        "no columns here, however long it is"
+    )
+    assert hung(HELP, 18).splitlines()[1:4] == ["/why-slow", "    what was", "    computed and"]
+    assert hung(HELP, 200) == HELP
 
 
 def test_small_words():
