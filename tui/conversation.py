@@ -28,7 +28,7 @@ from ds4_agent.agent.events import (
 )
 from ds4_agent.agent.material import Ran
 from ds4_agent.agent.own_shell import OwnShell
-from ds4_agent.agent.progress import load_text
+from ds4_agent.agent.progress import Pace, load_text
 from ds4_agent.engine.api import LoadProgress
 
 if TYPE_CHECKING:
@@ -147,6 +147,7 @@ class Conversation:
         self._closing = False
         self._choice: Choice | None = None
         self._own: OwnShell | None = None
+        self._pace = Pace()  # of the loading
         self._thread = threading.Thread(target=self._live, name="ds4-conversation", daemon=True)
 
     def start(self, choice: Choice | None = None) -> None:
@@ -244,7 +245,9 @@ class Conversation:
 
     def loading(self, progress: LoadProgress) -> None:
         """For the engine to call while it loads, from any thread."""
-        self._post(Loading(load_text(progress)))
+        self._pace.note(progress.bytes_done)
+        left = self._pace.text(progress.bytes_total - progress.bytes_done)
+        self._post(Loading(load_text(progress) + left))
 
     def decide(self, request: ApprovalRequest) -> Decision:
         """Ask whoever reads the inbox. Called in the agent's thread."""

@@ -8,6 +8,7 @@ way raise something else, from a signal handler or another thread.
 import os
 import select
 import sys
+import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
@@ -20,6 +21,7 @@ from prompt_toolkit.document import Document
 from prompt_toolkit.history import History as PromptHistory
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.output.vt100 import Vt100_Output
+from prompt_toolkit.styles import Style
 
 from ds4_agent.agent.display import one_line, visible
 from ds4_agent.agent.errors import UsageError
@@ -32,6 +34,8 @@ __all__ = ["DumbLines", "Lines", "PromptLines"]
 
 
 OFFERED = 40  # names
+NOTE_EVERY = 1.0  # seconds between two states of what stands below the prompt
+LOOK_EVERY = 0.1  # seconds between two looks for news
 
 
 class Lines(Protocol):
@@ -53,12 +57,31 @@ class Lines(Protocol):
         """Make the read under way raise `why`, the terminal put back first; False if none is."""
         ...
 
+    def note(self, progress: str) -> None:
+        """Have this stand below the prompt while one is read, "" for nothing. From any thread."""
+        ...
+
+    def tell_soon(self) -> None:
+        """Have `tell` say its news above the prompt being read, if one is. From any thread."""
+        ...
+
 
 class PromptLines:
     """prompt_toolkit's line editing. `on_mode` is called for Shift+Tab; `writing` has the history
-    and what can be completed."""
+    and what can be completed; `tell` prints the news there are, and is called in the main thread.
+    """
 
-    def __init__(self, term: str, on_mode: Callable[[], None], writing: Writing) -> None:
+    def __init__(
+        self,
+        term: str,
+        on_mode: Callable[[], None],
+        writing: Writing,
+        tell: Callable[[], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._tell = tell
+        self._clock = clock
+        self._noted_at = -NOTE_EVERY
         output = _QuietOutput.from_pty(sys.stdout, term)
         self._prompt: PromptSession[str] = PromptSession(
             output=output,
@@ -69,11 +92,13 @@ class PromptLines:
             completer=_Completer(writing),
             complete_while_typing=False,  # a list that comes and goes is hard to listen to
             complete_in_thread=True,
+            style=Style([("bottom-toolbar", "noreverse")]),
         )
         self._question: PromptSession[str] = PromptSession(output=output)
 
     def read(self, mark: Callable[[], str], draft: str = "") -> str:
-        return self._prompt.prompt(mark, default=draft)
+        # From `pre_run` on `tell_soon` finds a prompt: no news can come in between.
+        return self._prompt.prompt(mark, default=draft, pre_run=self._tell)
 
     def typed(self) -> str:
         return _typed()
@@ -89,18 +114,38 @@ class PromptLines:
                 return True
         return False
 
+    def note(self, progress: str) -> None:
+        now = self._clock()
+        if progress and now - self._noted_at < NOTE_EVERY:
+            return
+        self._noted_at = now
+        self._prompt.bottom_toolbar = one_line(progress) or None
+        if self._prompt.app.is_running:
+            self._prompt.app.invalidate()
+
+    def tell_soon(self) -> None:
+        app = self._prompt.app
+        if app.is_running and app.loop is not None:
+            app.loop.call_soon_threadsafe(partial(run_in_terminal, self._tell), context=app.context)
+
 
 class DumbLines:
-    """The terminal's own line editing: not one escape sequence."""
+    """The terminal's own line editing: not one escape sequence. `tell` prints the news there are,
+    below the mark; False where there are none."""
 
-    def __init__(self) -> None:
+    def __init__(self, tell: Callable[[], bool]) -> None:
+        self._tell = tell
         if hasattr(sys.stdin, "reconfigure"):
             sys.stdin.reconfigure(errors="replace")
 
     def read(self, mark: Callable[[], str], draft: str = "") -> str:
-        if not draft:
-            return input(mark())
-        return input(f"{mark()}[Enter sends: {one_line(draft)}] ") or draft
+        told = True
+        while told or not select.select([sys.stdin], [], [], LOOK_EVERY)[0]:
+            if told:
+                offer = f"[Enter sends: {one_line(draft)}] " if draft else ""
+                print(f"{mark()}{offer}", end="", flush=True)
+            told = self._tell()
+        return input() or draft
 
     def typed(self) -> str:
         return _typed()
@@ -110,6 +155,12 @@ class DumbLines:
 
     def stop(self, why: BaseException) -> bool:
         return False
+
+    def note(self, progress: str) -> None:
+        pass  # it could only be written into what is being typed
+
+    def tell_soon(self) -> None:
+        pass  # it looks by itself
 
 
 def _typed() -> str:
@@ -166,6 +217,10 @@ class _QuietOutput(Vt100_Output):
     @property
     def responds_to_cpr(self) -> bool:
         return False
+
+    def get_rows_below_cursor_position(self) -> int:
+        """At least the prompt's own: that is enough for a line below it to be drawn at all."""
+        return 1
 
 
 def _keys(on_mode: Callable[[], None]) -> KeyBindings:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from queue import Empty, SimpleQueue
+from shutil import get_terminal_size
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -48,6 +49,7 @@ from ds4_agent.tui.describe import (
     arguments_text,
     count,
     hides_something,
+    hung,
     plural,
     prompt_text,
     seconds,
@@ -137,7 +139,9 @@ class PlainScreen:
         self._mode = about.mode
         self._view = PlainView(_say, colour=colour)
         self._lines: Lines = (
-            PromptLines(term, self._next_mode, self._orders) if term else DumbLines()
+            PromptLines(term, self._next_mode, self._orders, self._tell)
+            if term
+            else DumbLines(self._tell_below)
         )
         self._footer = ""
         self._interrupted_at = -QUIT_WITHIN
@@ -189,14 +193,49 @@ class PlainScreen:
             raise left
 
     def _post(self, item: Item) -> None:
-        """From the agent's thread. A model that cannot be loaded ends a prompt being written."""
+        """From the agent's thread. How far the model is stands below a prompt being written; that
+        it is loaded is told above it, and that it cannot be ends it."""
         self._inbox.put(item)
-        if isinstance(item, LoadFailed):
-            self._lines.stop(_NoModelError(item.error))
+        match item:
+            case Loading(text):
+                self._lines.note(text)
+            case Loaded():
+                self._lines.note("")
+                self._lines.tell_soon()
+            case LoadFailed(error):
+                self._lines.stop(_NoModelError(error))
+
+    def _tell(self) -> None:
+        """Show what came while nothing was under way."""
+        while not self._inbox.empty():
+            self._take_news(self._inbox.get())
+
+    def _tell_below(self) -> bool:
+        """The same below a prompt that stays; False where there was nothing to show."""
+        told = False
+        while not self._inbox.empty():
+            item = self._inbox.get()
+            if not told and not isinstance(item, Loading):
+                _say("\n")
+                told = True
+            self._take_news(item)
+        return told
+
+    def _take_news(self, item: Item) -> None:
+        match item:
+            case Loading():
+                pass  # it stood below the prompt, or is out of date
+            case LoadFailed(error):
+                failed = _NoModelError(error)
+                if not self._lines.stop(failed):
+                    raise failed
+            case _:
+                self._take(item)
 
     def _read(self) -> str:
         """The next prompt. Ctrl+C clears the line, twice it leaves; Ctrl+D leaves at once."""
         while True:
+            self._tell()
             draft, self._draft = self._draft, ""
             try:
                 return self._lines.read(self._mark, draft)
@@ -207,8 +246,7 @@ class PlainScreen:
 
     def _follow(self, begin: Callable[[], None]) -> bool:
         """Begin something in the agent's thread and show it to its end; False if the user left."""
-        while not self._inbox.empty():
-            self._take(self._inbox.get())
+        self._tell()
         if self._agent is None:
             self._view.line("loading model …", "dim")
         begin()  # after the inbox is empty: its end must not be taken for something earlier
@@ -307,7 +345,8 @@ class PlainScreen:
                         begin()
                     waiting.extend(self._orders.left_over())
                 case Say(text, level):
-                    self._view.line(visible(text), "yellow" if level == "warning" else "")
+                    said = hung(visible(text), get_terminal_size().columns - 1)
+                    self._view.line(said, "yellow" if level == "warning" else "")
                 case Send(prompt):
                     if not self._follow(partial(self.conversation.send, prompt)):
                         return False

@@ -30,6 +30,7 @@ from ds4_agent.tui.describe import (
     diff_lines,
     plural,
     result_line,
+    seconds,
     task_line,
     went_wrong,
 )
@@ -125,9 +126,10 @@ class PlainView:
             return
         self._said = self._clock()
         percent = 100 * event.done // max(event.total, 1)
+        speed, rest = event.tokens_per_second, event.total - event.done
         self.line(
             f"prefill {bar(event.done, event.total)} {count(event.done)}/{count(event.total)} "
-            f"{percent}% {event.tokens_per_second:.0f} tok/s",
+            f"{percent}%" + (f" {speed:.0f} tok/s ETA {seconds(rest / speed)}" if speed else ""),
             "dim",
         )
 
