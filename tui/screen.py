@@ -22,6 +22,7 @@ from textual.binding import Binding, BindingType
 from textual.containers import VerticalGroup
 from textual.css.query import NoMatches
 from textual.driver import Driver
+from textual.widget import Widget
 
 from ds4_agent.agent.events import ApprovalRequest, Steered
 from ds4_agent.agent.material import typed
@@ -200,8 +201,7 @@ class AgentApp(App[None]):
                 await self._show_steered(text)
             case _:
                 await self._transcript.show(item)
-                used = self._agent.context_tokens if self._agent else 0
-                self._tally.count(item, self._clock(), used)
+                self._tally.count(item, self._clock(), self._used)
                 self._status_line.status = status_after(self._status, item)
 
     async def _take_agent(self, agent: "Agent") -> None:
@@ -212,8 +212,8 @@ class AgentApp(App[None]):
         agent.mode = self._mode
         self._show_banner()
         await self._transcript.replay(*agent.replay())
-        used, limit = agent.context_tokens, agent.context_limit
-        self._set(activity="ready", busy=False, context_used=used, context_total=limit)
+        total = agent.context_limit
+        self._set(activity="ready", busy=False, context_used=self._used, context_total=total)
         if self._busy_since is None:  # else its end is still to come
             order, self._first_order = self._first_order, ""
             if order:
@@ -226,8 +226,7 @@ class AgentApp(App[None]):
         if not self._prompt.text:
             self._prompt.replace_all(typed(went.prompt).text)
         await self._transcript.notice(went.text or "Back to before this prompt.")
-        if self._agent is not None:
-            self._set(context_used=self._agent.context_tokens)
+        self._set(context_used=self._used)
 
     async def _end_turn(self) -> None:
         await self._close_question()
@@ -279,8 +278,7 @@ class AgentApp(App[None]):
             match following:
                 case Rows(about, title, rows):
                     await self._close_walk()
-                    self.query_one(PromptBox).display = False
-                    await self.query_one("#slot").mount(Picker(about, title, rows))
+                    await self._fill_slot(Picker(about, title, rows))
                 case Work(activity, begin):
                     if activity:  # its end comes as `TurnOver`
                         self._busy_since = self._clock()
@@ -320,8 +318,7 @@ class AgentApp(App[None]):
         for panel in self.query(WalkPanel):
             panel.find()
         if not self.query("WalkPanel, ApprovalPanel, Picker"):
-            self.query_one(PromptBox).display = False
-            await self.query_one("#slot").mount(WalkPanel(self._transcript, finds=finds))
+            await self._fill_slot(WalkPanel(self._transcript, finds=finds))
 
     @on(WalkPanel.Left)
     async def _walked(self, message: WalkPanel.Left) -> None:
@@ -347,8 +344,7 @@ class AgentApp(App[None]):
         await self._close_question()
         await self._close_walk()
         self._set(activity="waiting for you")
-        self.query_one(PromptBox).display = False
-        await self.query_one("#slot").mount(ApprovalPanel(request, self._clock))
+        await self._fill_slot(ApprovalPanel(request, self._clock))
 
     @on(ApprovalPanel.Decided)
     async def _decided(self, message: ApprovalPanel.Decided) -> None:
@@ -460,13 +456,20 @@ class AgentApp(App[None]):
 
     # Small things
 
+    async def _fill_slot(self, panel: Widget) -> None:
+        """Put it in place of the input; a key typed meanwhile still goes there and is not lost."""
+        with self.batch_update():
+            await self.query_one("#slot").mount(panel)
+            if self.focused in (None, self._prompt):
+                self.screen.set_focus(panel)
+            self.query_one(PromptBox).display = False
+
     def _tick(self) -> None:
-        is_taken_down = not self.query(StatusLine)
-        if self._busy_since is None or self._agent is None or is_taken_down:
+        if self._busy_since is None or self._agent is None or not self.query(StatusLine):
             return
-        now, used = self._clock(), self._agent.context_tokens
-        self._set(elapsed=now - self._busy_since, context_used=used)
-        if speed := self._tally.speed(now, used):
+        now = self._clock()
+        self._set(elapsed=now - self._busy_since, context_used=self._used)
+        if speed := self._tally.speed(now, self._used):
             self._set(tokens_per_second=speed)
 
     def _show_banner(self) -> None:
@@ -477,6 +480,10 @@ class AgentApp(App[None]):
 
     def _set(self, **changes: object) -> None:
         self._status_line.status = replace(self._status, **changes)  # type: ignore[arg-type]
+
+    @property
+    def _used(self) -> int:
+        return self._agent.context_tokens if self._agent is not None else 0
 
     @property
     def _status(self) -> Status:
