@@ -19,10 +19,8 @@ from typing import TYPE_CHECKING, ClassVar
 from textual import events, on
 from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import VerticalGroup
 from textual.css.query import NoMatches
 from textual.driver import Driver
-from textual.widget import Widget
 
 from ds4_agent.agent.events import ApprovalRequest, Steered
 from ds4_agent.agent.material import typed
@@ -54,6 +52,7 @@ from ds4_agent.tui.orders import Draft, Following, Leave, Orders, Say, Send, The
 from ds4_agent.tui.pace import Pace
 from ds4_agent.tui.picker import Picker
 from ds4_agent.tui.session import About, mode_after
+from ds4_agent.tui.slot import Slot
 from ds4_agent.tui.status import Status, StatusLine, status_after
 from ds4_agent.tui.transcript import Transcript
 from ds4_agent.tui.walk import WalkPanel
@@ -76,7 +75,6 @@ class AgentApp(App[None]):
     TITLE = "ds4-agent"
     CSS = """
     Screen { background: $background; }
-    #slot { height: auto; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "interrupt", "Interrupt", show=False),
@@ -133,7 +131,7 @@ class AgentApp(App[None]):
     def compose(self) -> ComposeResult:
         with Transcript():
             yield Banner()
-        with VerticalGroup(id="slot"):
+        with Slot():
             yield PromptBox(self._orders)
         yield StatusLine()
 
@@ -201,7 +199,8 @@ class AgentApp(App[None]):
                 await self._show_steered(text)
             case _:
                 await self._transcript.show(item)
-                self._tally.count(item, self._clock(), self._used)
+                used = self._agent.context_tokens if self._agent else 0
+                self._tally.count(item, self._clock(), used)
                 self._status_line.status = status_after(self._status, item)
 
     async def _take_agent(self, agent: "Agent") -> None:
@@ -212,8 +211,8 @@ class AgentApp(App[None]):
         agent.mode = self._mode
         self._show_banner()
         await self._transcript.replay(*agent.replay())
-        total = agent.context_limit
-        self._set(activity="ready", busy=False, context_used=self._used, context_total=total)
+        used, limit = agent.context_tokens, agent.context_limit
+        self._set(activity="ready", busy=False, context_used=used, context_total=limit)
         if self._busy_since is None:  # else its end is still to come
             order, self._first_order = self._first_order, ""
             if order:
@@ -226,10 +225,11 @@ class AgentApp(App[None]):
         if not self._prompt.text:
             self._prompt.replace_all(typed(went.prompt).text)
         await self._transcript.notice(went.text or "Back to before this prompt.")
-        self._set(context_used=self._used)
+        if self._agent is not None:
+            self._set(context_used=self._agent.context_tokens)
 
     async def _end_turn(self) -> None:
-        await self._close_question()
+        await self._slot.free(ApprovalPanel)
         self.conversation.withdraw()  # what the model has not read is the next prompt
         self._busy_since = None
         self._set(activity="ready", busy=False, is_ending=False, prefill=None)
@@ -278,7 +278,7 @@ class AgentApp(App[None]):
             match following:
                 case Rows(about, title, rows):
                     await self._close_walk()
-                    await self._fill_slot(Picker(about, title, rows))
+                    await self._slot.fill(Picker(about, title, rows))
                 case Work(activity, begin):
                     if activity:  # its end comes as `TurnOver`
                         self._busy_since = self._clock()
@@ -302,9 +302,7 @@ class AgentApp(App[None]):
 
     @on(Picker.Picked)
     async def _picked(self, message: Picker.Picked) -> None:
-        await message.picker.remove()
-        self.query_one(PromptBox).display = True
-        self._prompt.focus()
+        await self._slot.free(Picker)
         await self._go_on(self._orders.picked(message.picker.about, message.index))
 
     # The walk in the slot
@@ -318,18 +316,15 @@ class AgentApp(App[None]):
         for panel in self.query(WalkPanel):
             panel.find()
         if not self.query("WalkPanel, ApprovalPanel, Picker"):
-            await self._fill_slot(WalkPanel(self._transcript, finds=finds))
+            await self._slot.fill(WalkPanel(self._transcript, finds=finds))
 
     @on(WalkPanel.Left)
     async def _walked(self, message: WalkPanel.Left) -> None:
         await self._close_walk()
-        self.query_one(PromptBox).display = True
-        self._prompt.focus()
         self._prompt.insert(message.character)
 
     async def _close_walk(self) -> None:
-        for panel in self.query(WalkPanel):
-            await panel.remove()
+        if await self._slot.free(WalkPanel):
             self._transcript.leave()
 
     @on(WalkPanel.Copied)
@@ -341,26 +336,20 @@ class AgentApp(App[None]):
     # The question in the slot
 
     async def _ask(self, request: ApprovalRequest) -> None:
-        await self._close_question()
+        await self._slot.free(ApprovalPanel)
         await self._close_walk()
         self._set(activity="waiting for you")
-        await self._fill_slot(ApprovalPanel(request, self._clock))
+        await self._slot.fill(ApprovalPanel(request, self._clock))
 
     @on(ApprovalPanel.Decided)
     async def _decided(self, message: ApprovalPanel.Decided) -> None:
         self.conversation.answer(message.request, message.decision)
-        await self._close_question()
+        await self._slot.free(ApprovalPanel)
         self._set(activity="working")
 
     @on(ApprovalPanel.TypedAhead)
     def _typed_ahead(self, message: ApprovalPanel.TypedAhead) -> None:
         self._prompt.insert(message.character)
-
-    async def _close_question(self) -> None:
-        for panel in self.query(ApprovalPanel):
-            await panel.remove()
-            self.query_one(PromptBox).display = True
-            self._prompt.focus()
 
     # Keys
 
@@ -456,20 +445,13 @@ class AgentApp(App[None]):
 
     # Small things
 
-    async def _fill_slot(self, panel: Widget) -> None:
-        """Put it in place of the input; a key typed meanwhile still goes there and is not lost."""
-        with self.batch_update():
-            await self.query_one("#slot").mount(panel)
-            if self.focused in (None, self._prompt):
-                self.screen.set_focus(panel)
-            self.query_one(PromptBox).display = False
-
     def _tick(self) -> None:
-        if self._busy_since is None or self._agent is None or not self.query(StatusLine):
+        is_taken_down = not self.query(StatusLine)
+        if self._busy_since is None or self._agent is None or is_taken_down:
             return
-        now = self._clock()
-        self._set(elapsed=now - self._busy_since, context_used=self._used)
-        if speed := self._tally.speed(now, self._used):
+        now, used = self._clock(), self._agent.context_tokens
+        self._set(elapsed=now - self._busy_since, context_used=used)
+        if speed := self._tally.speed(now, used):
             self._set(tokens_per_second=speed)
 
     def _show_banner(self) -> None:
@@ -482,10 +464,6 @@ class AgentApp(App[None]):
         self._status_line.status = replace(self._status, **changes)  # type: ignore[arg-type]
 
     @property
-    def _used(self) -> int:
-        return self._agent.context_tokens if self._agent is not None else 0
-
-    @property
     def _status(self) -> Status:
         return self._status_line.status
 
@@ -496,6 +474,10 @@ class AgentApp(App[None]):
     @property
     def _transcript(self) -> Transcript:
         return self.query_one(Transcript)
+
+    @property
+    def _slot(self) -> Slot:
+        return self.query_one(Slot)
 
     @property
     def _prompt(self) -> PromptInput:

@@ -32,6 +32,7 @@ from ds4_agent.tui.messages import Banner
 from ds4_agent.tui.plain_view import PlainView
 from ds4_agent.tui.screen import AgentApp
 from ds4_agent.tui.session import About, builder
+from ds4_agent.tui.slot import Slot
 from ds4_agent.tui.status import Status, StatusLine
 from ds4_agent.tui.transcript import Transcript
 
@@ -117,7 +118,7 @@ def test_every_event_and_surface(bare_app, text):
             request = ApprovalRequest(
                 "1", text, "execute", {"command": text, text: text}, text, real=text, rule=text
             )
-            await app.query_one("#slot").mount(ApprovalPanel(request))
+            await app.query_one(Slot).mount(ApprovalPanel(request))
             await pilot.pause()
             seen += painted(app)
             assert not bad(seen)
@@ -221,7 +222,7 @@ def test_what_was_typed_before_and_names_of_files_in_the_lists(bare_app, text, t
             await pilot.press("escape")
             request = ApprovalRequest("1", "edit", "edit", arguments, text, real=str(file))
             panel = ApprovalPanel(request)
-            await app.query_one("#slot").mount(panel)
+            await app.query_one(Slot).mount(panel)
             panel._toggle_diff()
             await pilot.pause()
             seen += painted(app)
