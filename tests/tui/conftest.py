@@ -1,11 +1,17 @@
-"""The real agent on a scripted model in a real repository, on a screen without a terminal."""
+"""The real agent on a scripted model in a real repository, on a screen without a terminal; and the
+real command on a real pseudo-terminal."""
 
 import asyncio
 import json
+import os
+import pty
+import select
 import subprocess
+import sys
+import termios
 import time
-from collections.abc import Awaitable, Callable
-from dataclasses import replace
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -27,6 +33,9 @@ from ds4_agent.tui.session import about, builder
 from ds4_agent.tui.status import StatusLine
 
 Story = Callable[[AgentApp, Pilot[None]], Awaitable[None]]
+COMMAND = ("-m", "ds4_agent.agent.cli")
+ALT_SCREEN, MAIN_SCREEN = b"\x1b[?1049h", b"\x1b[?1049l"
+ON_OFF = ((b"\x1b[?1000h", b"\x1b[?1000l"), (b"\x1b[?2004h", b"\x1b[?2004l"))
 PATIENCE = 300.0  # seconds a wished-for screen may take on a busy machine
 
 
@@ -153,3 +162,106 @@ def perform(options: Callable[..., RunOptions], clock: SimpleNamespace) -> Calla
         return app
 
     return act
+
+
+@dataclass
+class Terminal:
+    """A command on a terminal of its own."""
+
+    process: subprocess.Popen[bytes]
+    master: int
+    before: list[object]
+    received: bytearray = field(default_factory=bytearray)
+
+    def wait_for(self, text: bytes) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while text not in self.received:
+            assert time.monotonic() < deadline, bytes(self.received[-2000:])
+            assert self.read() or self.process.poll() is None, bytes(self.received[-2000:])
+
+    def wait_for_prompt(self, after: bytes, mark: bytes) -> None:
+        """Wait for `after` and for the next prompt: what is typed before it may be lost."""
+        self.wait_for(after)
+        del self.received[: self.received.rindex(after)]
+        self.wait_for(mark)
+
+    def read(self, seconds: float = 0.05) -> bool:
+        """Take what is there; whether anything was."""
+        if self.master < 0 or not select.select([self.master], [], [], seconds)[0]:
+            return False
+        try:
+            piece = os.read(self.master, 1 << 16)
+        except OSError:
+            return False
+        self.received += piece
+        return bool(piece)
+
+    def type(self, keys: bytes) -> None:
+        os.write(self.master, keys)
+
+    def end(self) -> int:
+        """The exit code; fails if the process does not end by itself."""
+        deadline = time.monotonic() + PATIENCE
+        while self.process.poll() is None:
+            assert time.monotonic() < deadline, "it does not end"
+            if self.master >= 0:
+                self.read()
+            else:
+                time.sleep(0.05)
+        while self.read():
+            pass
+        return self.process.returncode
+
+    def hang_up(self) -> None:
+        os.close(self.master)
+        self.master = -1
+
+    def is_restored(self) -> bool:
+        """Whether modes that were switched on are off again, and the settings are the old ones."""
+        text = bytes(self.received)
+        for on, off in ((ALT_SCREEN, MAIN_SCREEN), *ON_OFF):
+            if text.rfind(on) > text.rfind(off):
+                return False
+        return termios.tcgetattr(self.master) == self.before
+
+
+@pytest.fixture
+def start(repo: Path, tmp_path: Path, script, stage) -> Iterator[Callable[..., Terminal]]:
+    """Start ds4-agent with arguments in the repository, on a scripted model that says Hello."""
+    terminals: list[Terminal] = []
+    model = script(stage.say("Hello from the model."), stage.say("word " * 3000, delay_ms=5))
+
+    def run(
+        *arguments: str, model: str = model, program: Sequence[str] = COMMAND, **environment: str
+    ) -> Terminal:
+        master, slave = pty.openpty()
+        termios.tcsetwinsize(slave, (24, 80))
+        before = termios.tcgetattr(slave)
+        names = ("PATH", "HOME", "PYTHONPATH")
+        kept = {name: os.environ[name] for name in names if name in os.environ}
+        process = subprocess.Popen(
+            [sys.executable, *program, "--model", model, *arguments],
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            cwd=repo,
+            start_new_session=True,
+            env={
+                **kept,
+                "TERM": "xterm-256color",
+                "DS4_HOME": str(tmp_path / "home"),
+                "PYTHONUTF8": "1",
+                **environment,
+            },
+        )
+        os.close(slave)
+        terminals.append(Terminal(process, master, before))
+        return terminals[-1]
+
+    yield run
+    for terminal in terminals:
+        if terminal.process.poll() is None:
+            terminal.process.kill()
+            terminal.process.wait()
+        if terminal.master >= 0:
+            terminal.hang_up()

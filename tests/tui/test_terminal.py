@@ -1,22 +1,16 @@
 """The real command on a real pseudo-terminal: it starts, it ends rightly, it leaves no trace."""
 
 import os
-import pty
-import select
 import signal
 import subprocess
 import sys
-import termios
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
 from ds4_agent.tui.terminal import is_full_terminal, refusal
 
-COMMAND = ("-m", "ds4_agent.agent.cli")
 # The command with an agent that is none: the screen stumbles over it in its own code.
 CRASHING = """
 import sys
@@ -32,128 +26,7 @@ class Builder:
 session.builder = lambda options: Builder()
 sys.exit(main())
 """
-# The command with a model whose second layer waits for a file.
-SLOW = """
-import sys, time
-from pathlib import Path
-from ds4_agent.agent.cli import main
-from ds4_agent.engine.api import LoadProgress
-from ds4_agent.tui import session
-class Builder(session.Builder):
-    def __call__(self, conversation, choice=None):
-        conversation.loading(LoadProgress(1, 44, 10**9, 44 * 10**9))
-        while not Path("loaded").exists():
-            time.sleep(0.02)
-        return super().__call__(conversation, choice)
-session.builder = Builder
-sys.exit(main())
-"""
 PATIENCE = 300.0  # seconds; the machine may be busy
-ALT_SCREEN, MAIN_SCREEN = b"\x1b[?1049h", b"\x1b[?1049l"
-ON_OFF = ((b"\x1b[?1000h", b"\x1b[?1000l"), (b"\x1b[?2004h", b"\x1b[?2004l"))
-
-
-@dataclass
-class Terminal:
-    """A command on a terminal of its own."""
-
-    process: subprocess.Popen[bytes]
-    master: int
-    before: list[object]
-    received: bytearray = field(default_factory=bytearray)
-
-    def wait_for(self, text: bytes) -> None:
-        deadline = time.monotonic() + PATIENCE
-        while text not in self.received:
-            assert time.monotonic() < deadline, bytes(self.received[-2000:])
-            assert self.read() or self.process.poll() is None, bytes(self.received[-2000:])
-
-    def wait_for_prompt(self, after: bytes, mark: bytes) -> None:
-        """Wait for `after` and for the next prompt: what is typed before it may be lost."""
-        self.wait_for(after)
-        del self.received[: self.received.rindex(after)]
-        self.wait_for(mark)
-
-    def read(self, seconds: float = 0.05) -> bool:
-        """Take what is there; whether anything was."""
-        if self.master < 0 or not select.select([self.master], [], [], seconds)[0]:
-            return False
-        try:
-            piece = os.read(self.master, 1 << 16)
-        except OSError:
-            return False
-        self.received += piece
-        return bool(piece)
-
-    def type(self, keys: bytes) -> None:
-        os.write(self.master, keys)
-
-    def end(self) -> int:
-        """The exit code; fails if the process does not end by itself."""
-        deadline = time.monotonic() + PATIENCE
-        while self.process.poll() is None:
-            assert time.monotonic() < deadline, "it does not end"
-            if self.master >= 0:
-                self.read()
-            else:
-                time.sleep(0.05)
-        while self.read():
-            pass
-        return self.process.returncode
-
-    def hang_up(self) -> None:
-        os.close(self.master)
-        self.master = -1
-
-    def is_restored(self) -> bool:
-        """Whether modes that were switched on are off again, and the settings are the old ones."""
-        text = bytes(self.received)
-        for on, off in ((ALT_SCREEN, MAIN_SCREEN), *ON_OFF):
-            if text.rfind(on) > text.rfind(off):
-                return False
-        return termios.tcgetattr(self.master) == self.before
-
-
-@pytest.fixture
-def start(repo: Path, tmp_path: Path, script, stage) -> Iterator[Callable[..., Terminal]]:
-    """Start ds4-agent with arguments in the repository, on a scripted model that says Hello."""
-    terminals: list[Terminal] = []
-    model = script(stage.say("Hello from the model."), stage.say("word " * 3000, delay_ms=5))
-
-    def run(
-        *arguments: str, model: str = model, program: Sequence[str] = COMMAND, **environment: str
-    ) -> Terminal:
-        master, slave = pty.openpty()
-        termios.tcsetwinsize(slave, (24, 80))
-        before = termios.tcgetattr(slave)
-        names = ("PATH", "HOME", "PYTHONPATH")
-        kept = {name: os.environ[name] for name in names if name in os.environ}
-        process = subprocess.Popen(
-            [sys.executable, *program, "--model", model, *arguments],
-            stdin=slave,
-            stdout=slave,
-            stderr=slave,
-            cwd=repo,
-            start_new_session=True,
-            env={
-                **kept,
-                "TERM": "xterm-256color",
-                "DS4_HOME": str(tmp_path / "home"),
-                "PYTHONUTF8": "1",
-                **environment,
-            },
-        )
-        os.close(slave)
-        terminals.append(Terminal(process, master, before))
-        return terminals[-1]
-
-    yield run
-    for terminal in terminals:
-        if terminal.process.poll() is None:
-            terminal.process.kill()
-            terminal.process.wait()
-        if terminal.master >= 0:
-            terminal.hang_up()
 
 
 def test_a_whole_session_on_the_screen(start):
@@ -182,54 +55,6 @@ def test_a_whole_session_on_the_plain_prompt(start):
     terminal.type(b"\x04")
     assert terminal.end() == 0
     assert terminal.is_restored()
-
-
-@pytest.mark.parametrize(
-    ("arguments", "term", "how_far"),
-    [
-        ((), "xterm-256color", b"loading model 1/44 layers"),
-        (("--plain",), "xterm-256color", b"loading model 1/44 layers"),
-        ((), "dumb", b"ask > "),
-    ],
-)
-def test_typing_works_at_once_and_says_how_far_the_model_is(
-    start, repo: Path, script, stage, arguments: tuple[str, ...], term: str, how_far: bytes
-):
-    model = script(stage.say("Hello from the model.", expect="^hello$"))
-    terminal = start(*arguments, program=("-c", SLOW), model=model, TERM=term)
-    terminal.wait_for(how_far)
-    terminal.type(b"hel")
-    terminal.wait_for(b"hel")
-    (repo / "loaded").touch()
-    terminal.wait_for(b"scripted:")
-    assert b"Hello" not in terminal.received
-    terminal.type(b"lo\r")
-    terminal.wait_for(b"Hello from the model.")
-
-
-def test_news_stand_above_the_plain_prompt_and_what_is_typed_stays_in_it(start, repo: Path):
-    terminal = start("--plain", program=("-c", SLOW))
-    terminal.wait_for(b"loading model 1/44 layers")
-    terminal.type(b"half a pro")
-    terminal.wait_for(b"half a pro")
-    (repo / "loaded").touch()
-    terminal.wait_for_prompt(b"model scripted:", b"half a pro")
-    terminal.type(b"mpt\r")
-    terminal.wait_for_prompt(b"Hello from the model.", b"ask >")
-    terminal.type(b"\x04")
-    assert terminal.end() == 0
-    assert terminal.is_restored()
-
-
-def test_a_session_that_goes_on_is_shown_before_anything_is_asked(start, script, stage):
-    first = start("--plain", "hello there", model=script(stage.say("Hello to you.")))
-    first.wait_for_prompt(b"Hello to you.", b"ask >")
-    first.type(b"\x04")
-    assert first.end() == 0
-    again = start("--plain", "-c")
-    again.wait_for_prompt(b"Hello to you.", b"ask >")
-    again.type(b"\x04")
-    assert again.end() == 0
 
 
 @pytest.mark.parametrize("term", ["xterm-256color", "dumb"])
