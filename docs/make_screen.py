@@ -10,6 +10,7 @@ only the scratch repository's path, which differs each time, is written as anoth
 
 import argparse
 import asyncio
+import html
 import re
 import shutil
 import sys
@@ -30,7 +31,7 @@ from ds4_agent.tui.screen import AgentApp
 from ds4_agent.tui.session import about, builder
 from ds4_agent.tui.status import StatusLine
 
-SIZE = (96, 34)
+SIZE = (100, 34)
 TIMEOUT = 120.0  # seconds for one answer
 EDIT = 'replace "retries = 3" with "retries = 5" in src/client.py'
 TESTS = "run the tests"
@@ -61,7 +62,7 @@ async def pictures(directory: Path, home: Path, model: str | None) -> dict[str, 
             await _until(app, pilot, lambda: bool(app.query(ApprovalPanel)))
             await pilot.pause(GRACE + 0.1)
             await pilot.press("d")
-            taken["question"] = (await _shot(app, pilot)).replace(str(directory), "/home/you/shop")
+            taken["question"] = with_path(await _shot(app, pilot), str(directory), "/home/you/shop")
             await pilot.pause(GRACE + 0.1)
             await pilot.press("1")
             await _idle(app, pilot)
@@ -103,6 +104,18 @@ async def _until(app: AgentApp, pilot: Pilot[None], condition: Callable[[], bool
         if time.monotonic() > deadline:
             raise TimeoutError(app.query_one(StatusLine).status.activity)
         await pilot.pause(0.1)
+
+
+def with_path(svg: str, path: str, shown: str) -> str:
+    """The picture with another path in it. A text has the width it is drawn in beside it."""
+
+    def other(match: re.Match[str]) -> str:
+        before = html.unescape(match[3])
+        after = before.replace(path, shown)
+        width = float(match[1]) * len(after) / len(before)
+        return f'textLength="{width:.1f}"{match[2]}>{match[3].replace(path, shown)}<'
+
+    return re.sub(r'textLength="([\d.]+)"([^>]*)>([^<]+)<', other, svg)
 
 
 def without_web_fonts(svg: str) -> str:

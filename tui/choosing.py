@@ -34,11 +34,13 @@ TURN, WHAT = "Back to before which prompt?", "What goes back?"
 
 @dataclass(frozen=True)
 class Rows:
-    """One is to be picked, for what `about` names; displayable text."""
+    """One is to be picked, for what `about` names; displayable text. `first` is picked to begin
+    with."""
 
     about: str
     title: str
     rows: tuple[str, ...]
+    first: int = 0
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,7 @@ class Choosing:
         self._build = build
         self._conversation = conversation
         self._ids: list[str] = []
+        self._here = ""
         self._turns = 0
         self._turn = 0
         self._forks = False
@@ -87,18 +90,18 @@ class Choosing:
                 return Rows("turn", TURN, tuple(prompt_rows(agent.turns)))
         self._forks = False
         try:
-            others = self._sessions("open", RESUME, without=agent.identity.session_id)
+            others = self._sessions("open", RESUME, here=agent.identity.session_id)
         except UsageError as error:
             return str(error)
         return others or "There is no other session of this directory."
 
     def picked(self, about: str, index: int | None) -> Rows | Work | None:
-        """What follows from the row that was picked; None from none, but for the first choice,
-        without which a new session begins."""
+        """What follows from the row that was picked; None from none and from the session that goes
+        on anyway, but for the first choice, without which a new session begins."""
         talk = self._conversation
         if about == "start":
             return Work("", partial(talk.start, None if index is None else self._choice(index)))
-        if index is None:
+        if index is None or (about == "open" and self._ids[index] == self._here):
             return None
         if about == "open":
             return Work("opening", partial(talk.open, self._choice(index)))
@@ -107,13 +110,19 @@ class Choosing:
             return Rows("files", WHAT, FILES)
         return Work("going back", partial(talk.rewind, self._turn, with_files=index == 1))
 
-    def _sessions(self, about: str, title: str, without: str = "") -> Rows | None:
-        sessions = [s for s in self._build.sessions() if s.id != without]
+    def _sessions(self, about: str, title: str, here: str = "") -> Rows | None:
+        """The tree of all of them, with the one that goes on `here`: its branches hang on it. The
+        newest of the others is picked to begin with; None where there is no other."""
+        sessions = [s for s in self._build.sessions() if s.id != here or s.turns]
+        newest = next((s.id for s in sessions if s.id != here), None)
+        if newest is None:
+            return None
         tree = as_tree(sessions)
+        self._here = here
         self._ids = [summary.id for _, summary in tree]
         times = resume_times(sessions, find_places(os.environ).kv)
-        rows = session_rows(tree, times, time.time())
-        return Rows(about, title, tuple(rows)) if sessions else None
+        rows = session_rows(tree, times, time.time(), here)
+        return Rows(about, title, tuple(rows), self._ids.index(newest))
 
     def _choice(self, index: int) -> "Choice":
         return self._build.choice(self._ids[index], forks=self._forks)

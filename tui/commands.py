@@ -101,11 +101,14 @@ SHOWN_TURNS = 60  # of a session that goes on: more takes seconds to lay out
 
 
 def session_rows(
-    tree: "Sequence[tuple[str, Summary]]", times: Mapping[str, float | None], now: float
+    tree: "Sequence[tuple[str, Summary]]",
+    times: Mapping[str, float | None],
+    now: float,
+    here: str = "",
 ) -> list[str]:
     """A session a line, behind the lines of its branch: what it was about, its size, how long until
-    it can go on (`times`, where that is known), when it was last used: what a narrow screen cuts
-    off is the least of it."""
+    it can go on (`times`, where that is known; not of the one that goes on `here`), when it was
+    last used: what a narrow screen cuts off is the least of it."""
     return [
         lines
         + " · ".join(
@@ -113,13 +116,19 @@ def session_rows(
                 one_line(summary.title, SHORT_TITLE) or summary.id,
                 plural(summary.turns, "prompt"),
                 shown_size(summary.bytes),
-                *([f"{shown_time(t)} to resume"] if (t := times.get(summary.id)) else []),
+                *_until_it_goes_on(times.get(summary.id), is_here=summary.id == here),
                 _ago(now - summary.last_used),
                 f"{count(summary.tokens)} tokens",
             )
         )
         for lines, summary in tree
     ]
+
+
+def _until_it_goes_on(time: float | None, *, is_here: bool) -> list[str]:
+    if is_here:
+        return ["you are here"]
+    return [f"{shown_time(time)} to resume"] if time else []
 
 
 def prompt_rows(prompts: Sequence[str]) -> list[str]:

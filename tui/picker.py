@@ -43,14 +43,14 @@ class Picker(Vertical, can_focus=True):
             self.picker = picker
             self.index = index
 
-    def __init__(self, about: str, title: str, rows: Sequence[str]) -> None:
+    def __init__(self, about: str, title: str, rows: Sequence[str], first: int = 0) -> None:
         super().__init__()
         self.about = about
         self._title = title
         self._all = tuple(rows)
         self._query = ""
         self._rows = tuple(enumerate(self._all))  # those shown, each with its index
-        self._choice = 0  # among those
+        self._choice = first  # among those
         self._first = 0  # row shown at the top
 
     def compose(self) -> ComposeResult:

@@ -276,9 +276,9 @@ class AgentApp(App[None]):
     async def _go_on(self, followings: Sequence[Following]) -> None:
         for following in followings:
             match following:
-                case Rows(about, title, rows):
+                case Rows(about, title, rows, first):
                     await self._close_walk()
-                    await self._slot.fill(Picker(about, title, rows))
+                    await self._slot.fill(Picker(about, title, rows, first))
                 case Work(activity, begin):
                     if activity:  # its end comes as `TurnOver`
                         self._busy_since = self._clock()

@@ -15,3 +15,11 @@ def test_a_long_title_leaves_its_figures_on_a_narrow_screen() -> None:
     (row,) = session_rows([("│ ├ ", Summary("a", "word " * 40, bytes=99_999))], {"a": 120}, now=0.0)
     assert "to resume" in row[:78]
     assert "KB" in row[:78]
+
+
+def test_the_session_that_goes_on_says_so_instead() -> None:
+    tree = [("", Summary("a", "fix it")), ("└ ", Summary("b", "more"))]
+    here, other = session_rows(tree, {"a": 0.2, "b": 0.3}, now=0.0, here="a")
+    assert " · you are here · " in here
+    assert "resume" not in here
+    assert "~0.3 s to resume" in other

@@ -5,12 +5,17 @@ import asyncio
 import pytest
 from textual.app import App
 
-from ds4_agent.agent.build import build_agent
+from ds4_agent.agent.build import RunOptions, build_agent
 from ds4_agent.agent.choose import Choice
+from ds4_agent.agent.config import Settings
+from ds4_agent.agent.events import StepFinished
+from ds4_agent.agent.places import find_places
+from ds4_agent.tui.conversation import Conversation
 from ds4_agent.tui.input import PromptInput
 from ds4_agent.tui.look import DARK
 from ds4_agent.tui.messages import UserMessage
 from ds4_agent.tui.picker import Picker
+from ds4_agent.tui.session import builder
 from ds4_agent.tui.tool import ToolMessage
 
 EDIT = {"path": "src/client.py", "old": "retries = 3", "new": "retries = 5"}
@@ -156,6 +161,63 @@ def test_fork_goes_on_in_a_copy(perform, stage, options):
         await stage.idle(pilot)
 
     perform(story, stage.say("Here."), stage.say("There."), size=(80, 40))
+
+
+def test_a_copy_hangs_on_its_origin_and_switching_computes_nothing(perform, stage):
+    """Between a session and its copy: each is where it was, and the next prompt computes only what
+    is new."""
+
+    async def story(app, pilot):
+        for prompt in ("hi", "/fork", "on", "/sessions"):
+            await pilot.press(*prompt, "enter")
+            await pilot.pause()
+            await stage.idle(pilot)
+        copy = app._agent.identity.session_id
+        await stage.until(pilot, lambda: app.query(Picker))
+        await pilot.pause()
+        origin, branch = [line for line in stage.text(app).splitlines() if " · just now" in line]
+        assert origin.startswith(" › hi · ")
+        assert branch.startswith("   └ hi · ")
+        assert "you are here" in branch
+        await pilot.press("down", "enter")  # where one is already
+        await pilot.pause()
+        await stage.idle(pilot)
+        assert app._agent.identity.session_id == copy
+        assert asked(app) == ["hi", "on"]
+        await pilot.press(*"/sessions", "enter")
+        await chosen(pilot, stage, "enter")
+        await stage.until(pilot, lambda: app._agent.identity.session_id != copy)
+        await stage.idle(pilot)
+        assert asked(app) == ["hi"]
+        await pilot.press(*"more", "enter")
+        await stage.until(pilot, lambda: "Once more." in stage.answers(app))
+        await stage.idle(pilot)
+        assert app._orders.tally.last.prefilled_tokens < 20
+
+    said = (stage.say("Here."), stage.say("There."), stage.say("Once more."))
+    perform(story, *said, size=(100, 40))
+
+
+def test_switching_between_branches_prefills_nothing_of_the_bundled_model(repo, tmp_path):
+    places = find_places({"DS4_HOME": str(tmp_path / "home")})
+    build = builder(RunOptions(Settings(permission_mode="auto"), repo, places))
+    talk = Conversation(build, lambda item: None)
+    try:
+        origin = build(talk)
+        list(origin.run("read src/client.py"))
+        name, length = origin.identity.session_id, origin.context_tokens
+        copy = build(talk, build.choice(name, forks=True))
+        origin.close()
+        list(copy.run("git status"))
+        back = build(talk, build.choice(name))
+        copy.close()
+        assert back.context_tokens == length
+        steps = [e for e in back.run("git status") if isinstance(e, StepFinished)]
+        back.close()
+    finally:
+        build.close()
+    assert steps[0].usage.cached_tokens >= length - 1
+    assert steps[0].usage.prefilled_tokens < 20  # the new prompt
 
 
 @pytest.mark.parametrize("command", ["resume", "rewind"])
