@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ds4_agent.engine.model.config import ModelConfig
-from ds4_agent.engine.model.kernels.machine import Chosen
+from ds4_agent.engine.model.kernels.chosen import Chosen
 from ds4_agent.engine.model.kernels.trials import Call, Kernel
 from ds4_agent.engine.model.kernels.verdicts import Verdict, Verdicts
 from ds4_agent.engine.model.operations import PURE

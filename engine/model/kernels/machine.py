@@ -2,30 +2,17 @@
 there is no Metal it answers at once and imports nothing of what tries and starts kernels.
 """
 
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import mlx.core as mx
 
 from ds4_agent.engine.model.config import ModelConfig
-from ds4_agent.engine.model.operations import PURE, Operations
+from ds4_agent.engine.model.kernels.chosen import Chosen
+from ds4_agent.engine.model.operations import PURE
 from ds4_agent.engine.model.tiles import on_cpu
 
-if TYPE_CHECKING:
-    from ds4_agent.engine.model.kernels.verdicts import Verdict
-
-__all__ = ["Chosen", "choose_for_machine"]
-
-
-@dataclass(frozen=True)
-class Chosen:
-    """What a model is run with."""
-
-    operations: Operations
-    verdicts: "tuple[Verdict, ...]"  # of every kernel; none where there is no Metal
-    notice: str = ""  # for the user, once: which kernels were tried now and are not used
+__all__ = ["choose_for_machine"]
 
 
 def choose_for_machine(

@@ -90,4 +90,4 @@ def test_a_cpu_is_spared_the_kernels():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
-    assert done.stdout.split() == ["ds4_agent.engine.model.kernels.machine"]
+    assert {name.rpartition(".")[2] for name in done.stdout.split()} == {"chosen", "machine"}
