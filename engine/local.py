@@ -149,7 +149,7 @@ def _load(
     """(the runtime, the fingerprint, the version, a notice). Runs on the engine thread. A `close`
     while it loads stops it at the next layer."""
     blas.preload()
-    from ds4_agent.engine.model.kernels.choose import choose_for_machine
+    from ds4_agent.engine.model.kernels.machine import choose_for_machine
     from ds4_agent.engine.weights.checkpoint import (
         fingerprint,
         load_model,

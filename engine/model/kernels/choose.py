@@ -1,14 +1,12 @@
 """Decides which kernels a model is run with. In: the kernels there are, a configuration, the file
-of verdicts. Out: `Operations`, a verdict for each kernel, and a notice where one was just switched
-off. A kernel is used where it was compared with its twin on this machine and gave the same.
+of verdicts. Out: `Chosen`, with a notice where one was just switched off. A kernel is used where it
+was compared with its twin on this machine and gave the same.
 """
 
 import hashlib
-import platform
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass, replace
+from dataclasses import astuple, replace
 from functools import lru_cache
-from importlib.metadata import version
 from pathlib import Path
 
 import mlx.core as mx
@@ -16,42 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ds4_agent.engine.model.config import ModelConfig
-from ds4_agent.engine.model.kernels.launch import metal_launch
-from ds4_agent.engine.model.kernels.trials import Call, Kernel, kernels
+from ds4_agent.engine.model.kernels.chosen import Chosen
+from ds4_agent.engine.model.kernels.trials import Call, Kernel
 from ds4_agent.engine.model.kernels.verdicts import Verdict, Verdicts
-from ds4_agent.engine.model.operations import PURE, Operations
-from ds4_agent.engine.model.tiles import on_cpu
+from ds4_agent.engine.model.operations import PURE
 
-__all__ = ["NONE_CHOSEN", "Chosen", "choose", "choose_for_machine", "tried"]
+__all__ = ["choose", "tried"]
 
 HERE = Path(__file__).resolve().parent
-
-
-@dataclass(frozen=True)
-class Chosen:
-    """What a model is run with."""
-
-    operations: Operations
-    verdicts: tuple[Verdict, ...]  # of every kernel; none where there is no Metal
-    notice: str = ""  # for the user, once: which kernels were tried now and are not used
-
-
-NONE_CHOSEN = Chosen(PURE, ())
-
-
-def choose_for_machine(
-    config: ModelConfig, dtype: mx.Dtype, path: Path | None, *, again: bool = False
-) -> Chosen:
-    """The kernels of this machine. `path`: where verdicts are kept; `again`: try whatever is known.
-
-    Runs on the engine thread, for a second or two the first time on a machine.
-    """
-    if on_cpu() or not mx.metal.is_available():
-        return NONE_CHOSEN
-    info = mx.device_info()
-    names = (info.get("device_name", ""), info.get("architecture", ""), platform.platform())
-    machine = f"{', '.join(map(str, names))}, mlx {version('mlx')}"
-    return choose(kernels(metal_launch), config, dtype, Verdicts(path, machine), again=again)
 
 
 def choose(

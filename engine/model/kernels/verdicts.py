@@ -40,15 +40,17 @@ class Verdicts:
     def known(self, key: str) -> Verdict | None:
         """What an earlier trial found, `key` being the kernel, its code and the sizes."""
         try:
-            return Verdict(**self._read().get(key, {"unknown": key}))
+            verdict = Verdict(**self._read().get(key, {"unknown": key}))
         except TypeError:  # being tried, never tried, or not ours
             return None
+        return verdict if _is_sound(verdict) else None
 
     def begin(self, key: str) -> bool:
         """Note that this process is about to try the kernel; False where it should not."""
         last = self._read().get(key, {})
-        times = last.get("times", 0) if isinstance(last, dict) else 0
-        if times and not _runs(last.get("trying")) and times >= MOST_TIMES:
+        times = last.get("times") if isinstance(last, dict) else None
+        times = times if isinstance(times, int) else 0
+        if times >= MOST_TIMES and not _runs(last.get("trying")):
             return False
         self._put(key, {"trying": os.getpid(), "times": times + 1})
         return True
@@ -83,6 +85,16 @@ class Verdicts:
             except OSError:
                 Path(name).unlink(missing_ok=True)
                 raise
+
+
+def _is_sound(verdict: Verdict) -> bool:
+    """Whether its values are of the kinds they should be."""
+    return (
+        isinstance(verdict.kernel, str)
+        and isinstance(verdict.is_used, bool)
+        and isinstance(verdict.reason, str)
+        and isinstance(verdict.difference, int | float | None)
+    )
 
 
 def _runs(pid: object) -> bool:
