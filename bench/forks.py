@@ -1,12 +1,13 @@
 """Measures forks of a long conversation with the bundled nano model: the time of a fork, and the
-memory of many that go on, each with a turn of its own. `python -m bench.forks [TOKENS]` prints one
-JSON list of table rows.
+memory of many that go on, each with a turn of its own; of a much longer one the memory alone.
+`python -m bench.forks [TOKENS [MORE]]` prints one JSON list of table rows.
 """
 
 import gc
 import json
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from ds4_agent.engine.local import ModelEngine
 from ds4_agent.engine.open import NANO
 
 LONG = 25_000  # tokens of the conversation
+LONGER = 100_000
 FORKS = 100
 TURN, ANSWER = 64, 24  # tokens each fork reads and writes
 REPEATS = 2000
@@ -24,7 +26,11 @@ GREEDY = Sampling(temperature=0.0)
 FORK_BAR, MEMORY_BAR = 5.0, 1.0  # milliseconds, megabytes: of one fork
 
 
-def main(tokens: int) -> None:
+def main(tokens: int, more: int) -> None:
+    print(json.dumps([*_long(tokens), *_longer(more)]))
+
+
+def _long(tokens: int) -> list[list[str]]:
     engine = ModelEngine(NANO, is_nano=True)
     try:
         context = engine.new_context()
@@ -37,7 +43,7 @@ def main(tokens: int) -> None:
         engine.close()
     middle, longest = statistics.median(times), max(times)
     own = f"{TURN} + {ANSWER}"
-    rows = [
+    return [
         [
             f"fork at {tokens:,} tokens, ms (longest of {REPEATS:,}: {longest:.3f})",
             f"{middle:.4f}", "", "", f"< {FORK_BAR:g}", _met(longest < FORK_BAR),
@@ -52,7 +58,32 @@ def main(tokens: int) -> None:
             f"{grown:.3f}", f"{size:.1f}", f"{grown / size:.4f} x", "", "",
         ],
     ]  # fmt: skip
-    print(json.dumps(rows))
+
+
+def _longer(tokens: int) -> list[list[str]]:
+    """More than nano's positions: what it writes there means nothing, but its state is as large."""
+    with tempfile.TemporaryDirectory(prefix="ds4-bench-") as place:
+        for file in NANO.iterdir():
+            if file.name != "config.json":
+                Path(place, file.name).symlink_to(file)
+        config = json.loads((NANO / "config.json").read_text(encoding="utf-8"))
+        config["max_position_embeddings"] = limit = tokens + 1024
+        Path(place, "config.json").write_text(json.dumps(config), encoding="utf-8")
+        engine = ModelEngine(Path(place), is_nano=True, context_length=limit)
+        try:
+            context = engine.new_context()
+            context.extend(prompt_ids(tokens))
+            size = context.checkpoint().state.nbytes / 1e6
+            grown = _megabytes([], lambda: _gone_on(context))
+        finally:
+            engine.close()
+    name = f"{FORKS} forks at {tokens:,} tokens, MB of one that went on for {TURN} + {ANSWER}"
+    return [
+        [
+            name, f"{grown:.3f}", f"{size:.1f}", f"{grown / size:.4f} x", f"< {MEMORY_BAR:g}",
+            _met(grown < MEMORY_BAR),
+        ]
+    ]  # fmt: skip
 
 
 def _fork_ms(context: Context) -> float:
@@ -92,4 +123,5 @@ def _met(holds: bool) -> str:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else LONG)
+    chosen = [int(word) for word in sys.argv[1:]]
+    main(*chosen, *(LONG, LONGER)[len(chosen) :])

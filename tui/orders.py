@@ -47,10 +47,11 @@ Level = Literal["info", "warning"]
 
 @dataclass(frozen=True)
 class Say:
-    """A remark of the program."""
+    """A remark of the program. `is_typed`: it repeats what was typed, where that is gone."""
 
     text: str
     level: Level = "info"
+    is_typed: bool = False
 
 
 @dataclass(frozen=True)
@@ -230,7 +231,7 @@ class Orders:
             asked = forks.tried(arguments, agent) if name == "try" else forks.aside(arguments)
             if isinstance(asked, str):
                 return [Say(asked, "warning")]
-            return [Say(f"/{name} {arguments}"), asked]
+            return [Say(f"/{name} {arguments}", is_typed=True), asked]
         following = self._choosing.command(name, agent)
         return [Say(following, "warning") if isinstance(following, str) else following]
 

@@ -344,6 +344,8 @@ class PlainScreen:
                     if not activity:
                         begin()
                     waiting.extend(self._orders.left_over())
+                case Say(is_typed=True):  # it stands there
+                    pass
                 case Say(text, level):
                     said = hung(visible(text), get_terminal_size().columns - 1)
                     self._view.line(said, "yellow" if level == "warning" else "")

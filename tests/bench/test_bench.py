@@ -93,10 +93,11 @@ speculation.main()
 
 
 def test_forks_are_measured():
-    code = "from bench.forks import main; main(300)"
+    code = "from bench.forks import main; main(300, 500)"
     done = python(code)
 
     assert done.returncode == 0, done.stderr
     rows = json.loads(done.stdout.splitlines()[-1])
-    assert [len(row) for row in rows] == [6, 6, 6]
+    assert [len(row) for row in rows] == [6, 6, 6, 6]
     assert rows[0][0].startswith("fork at 300 tokens")
+    assert "forks at 500 tokens" in rows[3][0]

@@ -102,6 +102,30 @@ def test_a_prompt_typed_while_the_model_answers_follows(start, script, stage):
     assert text.index(b"from a summary") < text.index(b"Second.")
 
 
+def test_forks_on_the_plain_prompt(start, repo: Path, script, stage):
+    write = stage.call("bash", command="echo x > new.txt")
+    steps = [stage.say(text) for text in ("Hello.", "Because.")]
+    model = script(*steps, write, write, stage.say("Written."), stage.say("Written."))
+    terminal = start("--plain", "--permission-mode", "auto", model=model, TERM="dumb")
+    terminal.wait_for(b"auto >")
+    terminal.type(b"hi\r")
+    terminal.wait_for_prompt(b"Hello.", b"auto >")
+    del terminal.received[:]
+    terminal.type(b"/btw why?\r")
+    terminal.wait_for_prompt(b"Because.", b"auto >")
+    terminal.type(b"/try 2 --verify true write it\r")
+    terminal.wait_for(b"number, or Enter for none:")
+    assert terminal.received.count(b"/try 2") == 1, "what was typed stands there already"
+    assert terminal.received.count(b"true: exit code 0") >= 2
+    assert not (repo / "new.txt").exists()
+    rows = bytes(terminal.received).partition(b"Which alternative is kept?")[2]
+    terminal.type(b"1\r" if b"1  1 file" in rows else b"2\r")
+    terminal.wait_for(b"Applied; changed: new.txt")
+    terminal.type(b"/quit\r")
+    assert terminal.end() == 0
+    assert (repo / "new.txt").read_text() == "x\n"
+
+
 def test_a_dumb_terminal_gets_the_plain_prompt_without_one_escape(start):
     terminal = start(TERM="dumb")
     terminal.wait_for(b"ask >")

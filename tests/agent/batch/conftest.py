@@ -97,7 +97,11 @@ def start(
     started: list[subprocess.Popen[bytes]] = []
 
     def run(
-        steps: list[dict[str, Any]], *arguments: str, stdout: Any = None, **environment: str
+        steps: list[dict[str, Any]],
+        *arguments: str,
+        stdout: Any = None,
+        stderr: Any = None,
+        **environment: str,
     ) -> Any:
         program = ["-c", DYING] if "DIE_AT" in environment else ["-m", "ds4_agent.agent.cli"]
         command = [sys.executable, *program, "batch", "-C", str(tree), "--model", script(*steps)]
@@ -106,7 +110,7 @@ def start(
             env={**os.environ, **environment},
             stdin=subprocess.DEVNULL,
             stdout=stdout or subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=stderr or subprocess.PIPE,
         )
         started.append(process)
         return process
