@@ -28,6 +28,9 @@ ANY_FACTS = -1
 CUT_PREFIX = 0.15
 # Part of the rows with other text between the prompt and the first request.
 TEXT_BEFORE_REQUEST = 0.15
+# Part of the rows whose first request is one that the prompt decides: run the tests, by its command
+# or by none. Elsewhere in a row the prompt is too far off to learn that this line counts.
+BOUND_FIRST = 0.2
 # Part of the fronts that are a prompt and a long conversation; the others stand before a prompt.
 CONVERSATIONS = 0.3
 # Part of the pure copies that repeat all they were given; the simplest lesson comes first.
@@ -81,6 +84,8 @@ class Corpus:
     fillers: list[Sequence] = field(default_factory=list)
     fronts: list[Sequence] = field(default_factory=list)
     files: set[str] = field(default_factory=set)
+    # Prefixes by so many of their first ids: thousands are too many to compare in each step.
+    alike: dict[int, dict[bytes, list[Sequence]]] = field(default_factory=dict)
 
     def refresh(self, folder: Path, pattern: str) -> int:
         """Read shards that are new in `folder`; how many there were."""
@@ -94,6 +99,7 @@ class Corpus:
     def add(self, sequence: Sequence) -> None:
         if sequence.kind == PREFIX:
             self.prefixes.append(sequence)
+            self.alike.clear()
         elif sequence.kind == FRONT:
             self.fronts.append(sequence)
         elif sequence.facts != ANY_FACTS:
@@ -102,6 +108,14 @@ class Corpus:
             self.free.append(sequence)
             if sequence.kind == FILLER:
                 self.fillers.append(sequence)
+
+    def beginning_as(self, prefix: Sequence, size: int) -> list[Sequence]:
+        """The prefixes whose first `size` ids are those of `prefix`."""
+        if size not in self.alike:
+            self.alike[size] = defaultdict(list)
+            for each in self.prefixes:
+                self.alike[size][each.ids[:size].tobytes()].append(each)
+        return self.alike[size][prefix.ids[:size].tobytes()]
 
     @property
     def is_ready(self) -> bool:
@@ -244,6 +258,10 @@ def task_rows(
         if corpus.fillers and random.random() < TEXT_BEFORE_REQUEST:
             filler = corpus.fillers[random.integers(len(corpus.fillers))]
             row.put(filler.ids, np.zeros_like(filler.loss))
+        if corpus.bound.get(facts) and len(head) and random.random() < BOUND_FIRST:
+            group = corpus.bound[facts]
+            episode = group[random.integers(len(group))]
+            row.put(episode.ids, episode.loss, episode.family)
         while not row.is_full:
             episode = choose(corpus, facts, random)
             row.put(episode.ids, episode.loss, episode.family)
@@ -264,8 +282,7 @@ def prompts(
     if random.random() < CUT_PREFIX:
         start = int(random.integers(1, max(2, len(first.ids) - 40)))
     elif len(first.ids) > shape.prefix + skip:
-        end = shape.prefix + skip
-        group = [p for p in corpus.prefixes if np.array_equal(p.ids[:end], first.ids[:end])]
+        group = corpus.beginning_as(first, shape.prefix + skip)
     found = []
     for _ in range(shape.rows):
         prompt = group[random.integers(len(group))]

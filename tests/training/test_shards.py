@@ -67,6 +67,19 @@ def test_an_episode_that_needs_facts_stands_only_behind_them(corpus):
     assert families == {"family -1"}
 
 
+def test_what_the_prompt_decides_is_asked_first_in_a_part_of_the_rows(corpus):
+    """One episode in forty needs facts, but it opens a fifth of the rows behind these facts."""
+    random = np.random.default_rng(3)
+    corpus.prefixes = [prefix for prefix in corpus.prefixes if prefix.facts == 1]
+    firsts = []
+    for _ in range(200):
+        spans = task_rows(corpus, SHAPE, random).episodes
+        begins = {(span.begin - SHAPE.prefix) // SHAPE.length: span for span in reversed(spans)}
+        firsts += [span.family for span in begins.values()]
+    share = firsts.count("family 1") / len(firsts)
+    assert 0.1 < share < 0.4
+
+
 def test_behind_a_text_rows_begin_with_a_prompt_that_has_no_beginning_of_its_own(corpus):
     corpus.add(sequence(5, 4000, FRONT))
     random = np.random.default_rng(4)

@@ -83,8 +83,8 @@ def add_import(words: Words, phrasing: Phrasing) -> Task:
     path, line = import_of(words)
     text = phrasing.request(IMPORT, {"t": bare_or_quoted(words, line), "f": path_text(words, path)})
     lines = importing(words, path)
-    if words.chance(0.08):
-        lines.insert(0, line)
+    if words.chance(0.2):
+        lines.insert(words.rng.randint(0, min(2, len(lines))), line)
     ask = Ask(text, lambda: import_policy(path, line))
     return Task("add import", {path: written(words, lines)}, (ask,))
 
