@@ -1,5 +1,5 @@
-"""The commands beside a run: `doctor` and `config`. Those with a file of their own are called from
-here: `batch`, `cache`, `model`, `sessions`, `tools`.
+"""The commands beside a run: `config`. Those with a file of their own are called from here:
+`batch`, `cache`, `doctor`, `model`, `sessions`, `tools`.
 
 In: their arguments. Out: a few lines on stdout, or JSON with `--json`; the exit code. Each imports
 what it needs; none of them loads weights or changes anything.
@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ds4_agent.agent.cli import Parser, add_common, options_from
 from ds4_agent.agent.display import visible
@@ -49,77 +49,23 @@ def run_command(name: str, arguments: Sequence[str]) -> int:
         from ds4_agent.agent.model_commands import run_model
 
         return run_model(arguments)
-    actions: dict[str, dict[str, Callable[[argparse.Namespace], int]]] = {
-        "doctor": {"": _doctor},
-        "config": {"show": _config_show, "path": _config_path, "prompt": _config_prompt},
-    }
+    if name == "doctor":
+        from ds4_agent.agent.doctor import run_doctor
+
+        return run_doctor(arguments)
+    actions: dict[str, Callable[[argparse.Namespace], int]] = {
+        "show": _config_show, "path": _config_path, "prompt": _config_prompt,
+    }  # fmt: skip
     parser = Parser(prog=f"ds4-agent {name}", allow_abbrev=False)
-    parser.set_defaults(action="")
-    if name != "doctor":
-        choices = sorted(actions[name])
-        parser.add_argument("action", choices=choices, metavar="|".join(choices))
-    if name == "config":
-        parser.add_argument("--profile", metavar="NAME", help="of `prompt`: handbook, lean or nano")
-        parser.add_argument("--append-system-prompt", metavar="TEXT")
-    if name in ("config", "doctor"):
-        parser.add_argument("--model", metavar="NAME")
+    choices = sorted(actions)
+    parser.add_argument("action", choices=choices, metavar="|".join(choices))
+    parser.add_argument("--profile", metavar="NAME", help="of `prompt`: handbook, lean or nano")
+    parser.add_argument("--append-system-prompt", metavar="TEXT")
+    parser.add_argument("--model", metavar="NAME")
     parser.add_argument("--json", action="store_true", help="machine-readable")
     add_common(parser)
     chosen = parser.parse_intermixed_args(arguments)
-    return actions[name][chosen.action](chosen)
-
-
-def _doctor(chosen: argparse.Namespace) -> int:
-    """What the engine runs on and what is there. Exit code 2 when the engine does not work."""
-    import platform
-    import shutil
-
-    from ds4_agent.agent.places import find_places
-    from ds4_agent.engine.doctor import examine
-    from ds4_agent.engine.errors import EngineError
-
-    places = find_places(os.environ)
-    report: dict[str, Any] = {
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "git": shutil.which("git"),
-        "ripgrep": shutil.which("rg"),
-        "config": os.fspath(places.config_file),
-        "sessions": os.fspath(places.sessions),
-        "cache": os.fspath(places.cache),
-    }
-    problem = ""
-    try:
-        facts = examine()
-        report["engine"] = {**asdict(facts), "is_slow": facts.is_slow}
-    except EngineError as error:
-        problem = str(error)
-        report["engine"] = {"error": problem}
-    if chosen.json:
-        print_json(report)
-    else:
-        _print_doctor(report)
-    return 2 if problem else 0
-
-
-def _print_doctor(report: dict[str, Any]) -> None:
-    engine = report.pop("engine")
-    for name, value in report.items():
-        print(f"{name:<10} {visible(value or 'not installed')}")
-    if "error" in engine:
-        print(f"{'engine':<10} {engine['error']}")
-        return
-    threads = f", {engine['blas_threads']} threads" if engine["blas_threads"] else ""
-    print(f"{'mlx':<10} {engine['mlx_version']} on {engine['device']}")
-    print(f"{'blas':<10} {engine['blas']}{threads}, {engine['gflops']:.0f} GFLOP/s (fp32)")
-    print(f"{'numpy':<10} {engine['numpy_blas']}, {engine['numpy_gflops']:.0f} GFLOP/s (fp32)")
-    if engine["is_slow"]:
-        print("a reference BLAS answers: install numpy's wheel from PyPI, which brings OpenBLAS")
-    print(f"{'nano':<10} {'bundled' if engine['nano_is_bundled'] else 'missing: install again'}")
-    if report["git"] is None:
-        print("git is missing: install it, the git tool needs it")
-    if report["ripgrep"] is None:
-        print("ripgrep (rg) is missing: search works without it, more slowly")
+    return actions[chosen.action](chosen)
 
 
 def _config_path(chosen: argparse.Namespace) -> int:

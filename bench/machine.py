@@ -2,7 +2,6 @@
 
 import platform
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 
 from ds4_agent.engine.blas import usable_cores
 from ds4_agent.engine.doctor import examine
@@ -20,16 +19,7 @@ def machine() -> str:
         except PackageNotFoundError:
             continue
     return (
-        f"{_processor()}, {usable_cores()} cores, {platform.system()} {platform.machine()}; "
+        f"{facts.processor}, {usable_cores()} cores, {platform.system()} {platform.machine()}; "
         f"{', '.join(versions)}; BLAS of numpy {facts.numpy_blas}, "
         f"{facts.numpy_gflops:.0f} GFLOP/s at 1024^3, of mlx {facts.blas}, {facts.gflops:.0f}"
     )
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor() or "unknown processor"
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else "unknown processor"

@@ -14,6 +14,7 @@ import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
+from ds4_agent.engine.checkup.traffic import held_and_read
 from ds4_agent.engine.model.config import LayerKind, ModelConfig
 from ds4_agent.engine.model.model import Model
 from ds4_agent.engine.model.packed import Packed, Weight
@@ -191,21 +192,5 @@ def build(
     dtype = mx.bfloat16 if on_gpu else mx.float32  # as `load_model` chooses
     parameters = assemble(cast("Any", files), config, dtype, None)
     model = Model(config, parameters, in_numpy=False)
-    held, read = _held(parameters, "", config)
+    held, read = held_and_read(parameters, config)
     return Wide(model, parameters, files.stored, files.read, held, read)
-
-
-def _held(tree: Any, name: str, config: ModelConfig) -> tuple[int, float]:
-    """(bytes of all arrays below, bytes that a token reads)."""
-    if isinstance(tree, mx.array | np.ndarray):
-        size = int(tree.nbytes)
-        if name in ("gate_up", "down"):
-            return size, size * config.num_experts_per_tok / config.n_routed_experts
-        return size, size / tree.shape[0] if name in ("embed", "table") else size
-    parts = [(value, name) for value in tree] if isinstance(tree, tuple) else []
-    if hasattr(tree, "__dataclass_fields__"):
-        # Codes, scales and biases count as the weight they belong to.
-        inherits = isinstance(tree, Packed)
-        parts = [(value, name if inherits else key) for key, value in vars(tree).items()]
-    sums = [_held(value, own, config) for value, own in parts]
-    return sum(size for size, _ in sums), sum(read for _, read in sums)

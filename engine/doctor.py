@@ -3,10 +3,12 @@ answers the matrix products of MLX, and of numpy, which computes on a CPU, and w
 Measures for well under a second on a working machine; loads no model, changes nothing.
 """
 
+import platform
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
+from pathlib import Path
 
 from ds4_agent.engine import blas
 from ds4_agent.engine.open import NANO
@@ -30,6 +32,7 @@ class EngineFacts:
     numpy_blas: str
     numpy_gflops: float  # the same in numpy
     nano_is_bundled: bool
+    processor: str  # as the system names it
 
     @property
     def is_slow(self) -> bool:
@@ -64,6 +67,7 @@ def _examine() -> EngineFacts:
         numpy_blas=f"{linked.get('name', 'unknown')} {linked.get('version', '')}".strip(),
         numpy_gflops=_gflops(lambda: ones @ ones),
         nano_is_bundled=(NANO / "model.safetensors").is_file(),
+        processor=_processor(),
     )
 
 
@@ -76,3 +80,12 @@ def _gflops(product: Callable[[], object]) -> float:
         product()
         best = min(best, time.perf_counter() - began)
     return 2 * SIZE**3 / best / 1e9
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or "unknown processor"
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else "unknown processor"

@@ -14,6 +14,7 @@ def test_the_facts_are_those_of_this_machine():
     assert facts.gflops > 0.1
     assert facts.numpy_gflops > 0.1
     assert facts.blas
+    assert facts.processor
 
 
 @pytest.mark.parametrize(
@@ -26,6 +27,8 @@ def test_the_facts_are_those_of_this_machine():
     ],
 )
 def test_a_reference_blas_under_the_model_is_told_by_its_speed(device, mlx, numpy, slow):
-    facts = EngineFacts("0.32", device, "libopenblas.so.0", 2, mlx, "blas", numpy, True)
+    facts = EngineFacts(
+        "0.32", device, "libopenblas.so.0", 2, mlx, "blas", numpy, True, "a processor"
+    )
 
     assert facts.is_slow is slow

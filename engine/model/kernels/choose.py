@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ds4_agent.engine.model.config import ModelConfig
 from ds4_agent.engine.model.kernels.chosen import Chosen
 from ds4_agent.engine.model.kernels.trials import Call, Kernel
-from ds4_agent.engine.model.kernels.verdicts import Verdict, Verdicts
+from ds4_agent.engine.model.kernels.verdicts import UNSUITED, Verdict, Verdicts
 from ds4_agent.engine.model.operations import PURE
 
 __all__ = ["choose", "tried"]
@@ -49,7 +49,7 @@ def _verdict(
 ) -> tuple[Verdict, bool]:
     """(the verdict, whether it was found now)."""
     if not kernel.suits(config):
-        return Verdict(kernel.name, is_used=False, reason="not for the sizes of this model"), False
+        return Verdict(kernel.name, is_used=False, reason=UNSUITED), False
     key = _key(kernel, config, dtype)
     known = None if again else verdicts.known(key)
     if known is not None:

@@ -11,8 +11,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Verdict", "Verdicts"]
+__all__ = ["UNSUITED", "Verdict", "Verdicts"]
 
+UNSUITED = "not for the sizes of this model"  # a reason that is no fault
 MOST_TIMES = 2  # once may have been the user's doing
 
 
