@@ -31,6 +31,7 @@ EPILOG = """\
 other commands:
   ds4-agent batch GLOB… -p PROMPT       the same prompt over many files
   ds4-agent doctor                      what the engine runs on, what is installed, where things are
+  ds4-agent doctor --model [NAME]       is a model computed rightly here, how fast: a report
   ds4-agent sessions list|show|search|export|fork|rename|rm    earlier sessions
   ds4-agent cache list|stats|verify|prune|clear    what is kept on disk so as to compute it once
   ds4-agent tools list|new|check|run    the tools the model has, and tools of your own

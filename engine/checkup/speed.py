@@ -23,7 +23,7 @@ __all__ = ["CHECK", "bandwidth", "check_speed"]
 CHECK = "speed"
 PREFILLED, DECODED, WARM = 1024, 48, 64  # tokens
 REPEATS = 4  # of a sum and a copy; the fastest counts
-CPU_BYTES = 256 << 20  # more than caches hold
+CPU_BYTES = 128 << 20  # more than caches hold
 GPU_BYTES = 1 << 30
 SUMS = 8  # in one go, so that starting them does not count
 
