@@ -117,24 +117,37 @@ def _checks(
     model, tokenizer = engine.runtime.model, engine.tokenizer
     is_nano, tokens = release == NANO_VERSION.name, engine.context_length
 
+    def during(doing: str) -> Callable[[], None]:
+        """What is called now and then meanwhile: it says again what a line shown before hid."""
+
+        def go_on() -> None:
+            stop()
+            on_step(doing)
+
+        return go_on
+
+    computing, measuring = "computing nano in several ways", "measuring speed"
+    asking = "asking what DeepSeek's API was asked"
+    reading = "reading a text" if is_nano else f"reading {tokens:,} tokens"
+
     def answered(done: int, total: int) -> None:
         stop()
-        on_step(f"asking what DeepSeek's API was asked, {done}/{total}")
+        on_step(f"{asking}, {done}/{total}")
+
+    def recalled() -> Finding:
+        go_on = during(reading)
+        return recall.check_recall(model, tokenizer, is_nano=is_nano, tokens=tokens, stop=go_on)
 
     return (
-        (parity.CHECK, "computing nano in several ways", lambda: parity.check_parity(NANO, stop)),
+        (parity.CHECK, computing, lambda: parity.check_parity(NANO, during(computing))),
         (
-            published.CHECK, "asking what DeepSeek's API was asked",
+            published.CHECK,
+            asking,
             lambda: published.check_published(model, tokenizer, release, answered),
         ),
-        (
-            recall.CHECK, "reading a long text" if is_nano else f"reading {tokens:,} tokens",
-            lambda: recall.check_recall(
-                model, tokenizer, is_nano=is_nano, tokens=tokens, stop=stop
-            ),
-        ),
-        (speed.CHECK, "measuring speed", lambda: speed.check_speed(model, stop)),
-    )  # fmt: skip
+        (recall.CHECK, reading, recalled),
+        (speed.CHECK, measuring, lambda: speed.check_speed(model, during(measuring))),
+    )
 
 
 def _facts(directory: Path, engine: "ModelEngine", release: str) -> ModelFacts:

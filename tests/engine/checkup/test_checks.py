@@ -62,6 +62,22 @@ def test_a_wrong_operation_is_found(tiny, monkeypatch):
     )
 
 
+@pytest.mark.nano
+def test_the_way_of_a_gpu_is_held_to_the_cpu(monkeypatch):
+    """Its operations exist on a CPU too, so here they are run there, in fp32 and in bf16."""
+    monkeypatch.setattr(parity, "on_cpu", lambda: False)
+
+    finding = check_parity(NANO)
+
+    assert finding.verdict == "passed", finding.said
+    assert finding.said.startswith("on the GPU beside the CPU")
+    assert finding.figures["in fp32"]["apart"] < finding.figures["in bf16"]["apart"]
+
+
+def test_the_bandwidth_of_a_gpu_is_measured_in_mlx():
+    assert speed._gpu_bandwidth(4 << 20) > 1e7
+
+
 def verdict(name="top_rows", used=True, reason="", difference=0.0):
     return Verdict(name, used, reason, difference)
 
