@@ -178,15 +178,12 @@ def test_a_name_stays_within_its_cell():
 def test_ctrl_c_ends_it_at_once(home):
     """While it computes: no report, no traceback, exit code 130."""
     code = (
-        "import os, signal, sys, time\n"
+        "import os, signal, sys\n"
         "from ds4_agent.agent.cli import main\n"
         "from ds4_agent.engine.checkup import recall\n"
         "made = recall.check_recall\n"
         "def check(*arguments, **options):\n"
         "    os.kill(os.getpid(), signal.SIGINT)\n"
-        "    time.sleep(0.5)\n"
-        "    options['stop']()\n"
-        "    print('went on', flush=True)\n"
         "    return made(*arguments, **options)\n"
         "recall.check_recall = check\n"
         "sys.exit(main(['doctor', '--model']))\n"
