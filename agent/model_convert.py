@@ -22,6 +22,7 @@ from ds4_agent.agent.signals import Signals
 from ds4_agent.agent.sizes import shown_size
 
 if TYPE_CHECKING:
+    from ds4_agent.engine.weights.calibration import Calibration
     from ds4_agent.engine.weights.convert import Converted, Progress
     from ds4_agent.engine.weights.recipe import Recipe
 
@@ -31,13 +32,19 @@ DESCRIPTION = """\
 Make a checkpoint in the engine's own layout in DST, a new directory, of the one in SRC: DeepSeek's
 own repository, one in transformers' naming, or one of MLX. native loses not a bit; q4, q3, q2 and
 q2-96 round the routed experts to so many bits (2 for q2-96, which fits a Mac of 96 GB), and
-attention, shared experts, embedding and head to 6 or 8. After an interruption of any kind the same
-command goes on where it stopped."""
+attention, shared experts, embedding and head to 6 or 8. --calibrate rounds so that least is lost
+where a text, run through SRC first, needs it: FILE is that text, `handbook` half of the product's
+own, or the ds4-importance.safetensors of an earlier result, maybe made on a larger machine. After
+an interruption of any kind the same command goes on where it stopped."""
 REFRESH = 0.2  # seconds between two updates of a terminal
 
 
 def run_convert(arguments: Sequence[str]) -> int:
     """Run `ds4-agent model convert …`. Raises UsageError and EngineError."""
+    from ds4_agent.engine import blas
+
+    blas.preload()  # before MLX comes
+    from ds4_agent.agent.model_calibration import calibration_of
     from ds4_agent.agent.model_names import model_directory, pulled_directory
     from ds4_agent.agent.places import find_places
     from ds4_agent.engine.weights.recipe import RECIPES
@@ -46,6 +53,7 @@ def run_convert(arguments: Sequence[str]) -> int:
     parser.add_argument("source", metavar="SRC", help="nano, a pulled OWNER/NAME, or a directory")
     parser.add_argument("destination", metavar="DST", type=Path, help="the directory to make")
     parser.add_argument("--recipe", required=True, choices=list(RECIPES), metavar="|".join(RECIPES))
+    parser.add_argument("--calibrate", metavar="FILE", help="what weights the rounding")
     parser.add_argument("--json", action="store_true", help="machine-readable")
     add_common(parser)
     chosen = parser.parse_intermixed_args(arguments)
@@ -54,14 +62,21 @@ def run_convert(arguments: Sequence[str]) -> int:
     pulled = pulled_directory(chosen.source, find_places(os.environ))
     named = "nano" if is_nano else os.fspath(pulled or base / Path(chosen.source).expanduser())
     source, destination = model_directory(named), base / chosen.destination.expanduser()
-    made = _stoppable(source, destination, RECIPES[chosen.recipe])
+    calibration = None
+    if chosen.calibrate is not None:
+        if chosen.recipe == "native":
+            raise UsageError("native rounds nothing; leave --calibrate out, or name another recipe")
+        calibration = calibration_of(chosen.calibrate, base, source)
+    made = _stoppable(source, destination, RECIPES[chosen.recipe], calibration)
     if isinstance(made, int):
         return made
     _tell(made, destination, chosen.recipe, as_json=chosen.json)
     return 0
 
 
-def _stoppable(source: Path, destination: Path, recipe: Recipe) -> Converted | int:
+def _stoppable(
+    source: Path, destination: Path, recipe: Recipe, calibration: Calibration | None
+) -> Converted | int:
     """What was made, or the exit code of the signal that stopped it."""
     from ds4_agent.engine.errors import Cancelled, DestinationError
     from ds4_agent.engine.weights.convert import convert
@@ -76,7 +91,7 @@ def _stoppable(source: Path, destination: Path, recipe: Recipe) -> Converted | i
 
         signals.interrupt = lambda: None  # the next rows that are done see it
         try:
-            return convert(source, destination, recipe, on_progress=follow)
+            return convert(source, destination, recipe, calibration=calibration, on_progress=follow)
         except DestinationError as error:
             raise UsageError(str(error)) from error
         except Cancelled:

@@ -6,7 +6,7 @@ whoever cannot may take the importance file that a larger machine has made.
 """
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import mlx.core as mx
@@ -29,9 +29,16 @@ PRIOR_ROWS = 16.0
 CHUNK = 512  # tokens; each gives logits [vocab], which nobody wants
 
 
-def collect_importance(model: Model, windows: Sequence[Sequence[int]]) -> Importance:
-    """Run `windows` of token ids, each behind a new beginning, through `model`."""
-    recorder = _Recorder()
+def collect_importance(
+    model: Model,
+    windows: Sequence[Sequence[int]],
+    on_tokens: Callable[[int, int], None] = lambda _done, _total: None,
+) -> Importance:
+    """Run `windows` of token ids, each behind a new beginning, through `model`.
+
+    `on_tokens(done, total)` follows each chunk and may raise.
+    """
+    recorder, done, total = _Recorder(), 0, sum(map(len, windows))
     observed = model.changed(recorder.observing)
     for ids in windows:
         state = observed.init_state()
@@ -39,6 +46,8 @@ def collect_importance(model: Model, windows: Sequence[Sequence[int]]) -> Import
             # All logits: the last layer computes no others' rows, and they count like any.
             logits, state = observed.logits_all(ids[a:b], state)
             evaluate(logits, state)
+            done += b - a
+            on_tokens(done, total)
     return recorder.importance()
 
 

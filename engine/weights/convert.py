@@ -16,10 +16,12 @@ from typing import Any, Literal, TypeAlias
 
 from ds4_agent.engine.errors import ConversionError, ModelFormatError
 from ds4_agent.engine.model.config import ModelConfig
+from ds4_agent.engine.weights.calibration import IMPORTANCE, Calibration
 from ds4_agent.engine.weights.checkpoint import config_json, fingerprint, read_config
 from ds4_agent.engine.weights.converted_config import config_bytes, index_bytes
 from ds4_agent.engine.weights.destination import check_places, claimed, earlier_work, free_bytes
 from ds4_agent.engine.weights.files import weight_files
+from ds4_agent.engine.weights.importance import read_importance, write_importance
 from ds4_agent.engine.weights.manifest import (
     Manifest,
     digest_of,
@@ -46,9 +48,10 @@ _MARGIN = 32 << 20  # bytes left on the disk beside the result: manifest, index,
 class Progress:
     """How far it is."""
 
-    stage: Literal["checking", "converting"]  # what an earlier run made; the rest
+    # What an earlier run made; the source's layers; the text that runs through it; the rest.
+    stage: Literal["checking", "loading", "calibrating", "converting"]
     file: str
-    done: int  # of the stage: bytes checked, values converted, those of earlier runs included
+    done: int  # of the stage: bytes, layers, tokens, values converted, of earlier runs too
     total: int
 
 
@@ -73,7 +76,7 @@ class _Job:
     config: ModelConfig
     files: TensorFiles
     shards: Sequence[Shard]
-    importance_of: ImportanceOf
+    calibration: Calibration | None
     seen: dict[str, tuple[int, int]]  # the source's files when it began
     follow: _Follow
 
@@ -83,28 +86,28 @@ def convert(
     destination: Path,
     recipe: Recipe,
     *,
-    importance_of: ImportanceOf = no_importance,
-    calibration: str = "",
+    calibration: Calibration | None = None,
     on_progress: _Follow | None = None,
     free: Callable[[Path], int] = free_bytes,
 ) -> Converted:
     """Convert the checkpoint in `source` into `destination`, or go on with it.
 
-    `importance_of` weights the rounding; `calibration` is a digest of what it says, so that no
-    other one goes on with the same result. `free`: bytes of disk there are for a directory.
-    Raises DestinationError, ModelFormatError for a source that is none, and ConversionError.
+    `calibration` weights the rounding; what it makes is kept in `destination`. `free`: bytes of
+    disk there are for a directory. Raises DestinationError, ModelFormatError for a source that is
+    none, ConversionError, and what `calibration` raises.
     """
     check_places(source, destination)
     keys, config, files = config_json(source), read_config(source), TensorFiles(source)
     shards = outline(files, config, recipe)
     follow = on_progress or (lambda _progress: None)
     seen = _stamps(source)
-    job = _Job(source, destination, keys, config, files, shards, importance_of, seen, follow)
+    job = _Job(source, destination, keys, config, files, shards, calibration, seen, follow)
     work = Manifest(
         source=str(source.resolve()),
         recipe=recipe.name,
         formats=json.dumps(asdict(recipe)),
-        calibration=calibration,
+        calibration="" if calibration is None else calibration.digest,
+        calibrated="" if calibration is None else calibration.name,
         identity=_identity(source, seen),
     )
     with _told(destination):
@@ -135,17 +138,19 @@ def _result(job: _Job, *, was_finished: bool) -> Converted:
 
 
 def _run(job: _Job, manifest: Manifest) -> None:
-    for left in job.destination.glob(f"*{PART}"):
-        left.unlink()
+    for pattern in (f"*{PART}", f".{IMPORTANCE}.*"):
+        for left in job.destination.glob(pattern):
+            left.unlink()
     manifest = _checked(job, manifest)
     write_manifest(job.destination, manifest)
+    manifest, importance_of = _calibrated(job, manifest)
     total = sum(shard.values for shard in job.shards)
     done = sum(shard.values for shard in job.shards if shard.file in manifest.files)
     for shard in job.shards:
         if shard.file in manifest.files:
             continue
         with _unchanged(job):
-            done = _write(job, shard, done, total)
+            done = _write(job, importance_of, shard, done, total)
         path = job.destination / shard.file
         manifest = manifest.with_file(shard.file, record_of(path))
         write_manifest(job.destination, manifest)
@@ -170,11 +175,30 @@ def _checked(job: _Job, manifest: Manifest) -> Manifest:
     return Manifest(**{**vars(manifest), "files": good})
 
 
-def _write(job: _Job, shard: Shard, done: int, total: int) -> int:
+def _calibrated(job: _Job, manifest: Manifest) -> tuple[Manifest, ImportanceOf]:
+    """What weights the rounding, made once: it may take longer than all the rest."""
+    if job.calibration is None:
+        return manifest, no_importance
+    path = job.destination / IMPORTANCE
+    if path.name in manifest.files:
+        return manifest, read_importance(path).of
+
+    def follow(stage: Literal["loading", "calibrating"], done: int, total: int) -> None:
+        job.follow(Progress(stage, path.name, done, total))
+
+    with _unchanged(job):
+        importance = job.calibration.make(job.source, follow)
+    write_importance(path, importance)
+    manifest = manifest.with_file(path.name, record_of(path))
+    write_manifest(job.destination, manifest)
+    return manifest, importance.of
+
+
+def _write(job: _Job, importance_of: ImportanceOf, shard: Shard, done: int, total: int) -> int:
     """One file, on the disk and in its place; gives the values done then."""
     with ShardFile(job.destination / shard.file, shard.specs) as out:
         for weight in shard.weights:
-            for rows in repacked(job.files, job.config, weight, job.importance_of):
+            for rows in repacked(job.files, job.config, weight, importance_of):
                 for name, array in rows.tensors.items():
                     out.write(name, rows.first, array)
                 done += rows.values
@@ -198,12 +222,19 @@ def _finish(job: _Job, manifest: Manifest) -> None:
 
 def _check_room(job: _Job, earlier: Manifest, free: Callable[[Path], int]) -> None:
     to_write = sum(shard.bytes for shard in job.shards if shard.file not in earlier.files)
-    needed, there = to_write + _MARGIN, free(job.destination)
+    needed, there = to_write + _MARGIN + _importance_bytes(job), free(job.destination)
     if needed > there:
         raise ConversionError(
             f"{job.destination}: its disk has {there / 1e9:.1f} GB free and the conversion takes "
             f"{needed / 1e9:.1f} GB; make room, or name a directory on another disk"
         )
+
+
+def _importance_bytes(job: _Job) -> int:
+    """Nearly all of it is of the experts, each of which has inputs of its own."""
+    c = job.config
+    inputs = c.num_hidden_layers * c.n_routed_experts * (c.hidden_size + c.moe_intermediate_size)
+    return 0 if job.calibration is None else 4 * inputs
 
 
 def _stamps(source: Path) -> dict[str, tuple[int, int]]:

@@ -54,8 +54,8 @@ def earlier_work(destination: Path, work: Manifest) -> Manifest | None:
         )
     if (earlier.recipe, earlier.calibration) != (work.recipe, work.calibration):
         raise DestinationError(
-            f"{destination} is an unfinished conversion by another recipe ({earlier.recipe}); "
-            f"`{earlier.command(destination)}` ends it, or name a new directory"
+            f"{destination} is an unfinished conversion by another recipe or calibration "
+            f"({earlier.recipe}); `{earlier.command(destination)}` ends it, or name a new directory"
         )
     raise ConversionError(
         f"{work.source} is not what the conversion in {destination} began with: it has changed, or "

@@ -40,11 +40,13 @@ class Manifest:
     formats: str  # what the recipe makes, in words: another version's may differ
     calibration: str  # digest of what weighted the rounding; "" nothing
     identity: str  # of the source's contents
+    calibrated: str = ""  # the same as it was typed
     files: Mapping[str, FileRecord] = field(default_factory=dict)
 
     def is_same_work(self, other: "Manifest") -> bool:
         """Whether what `other` has finished is part of this conversion, too."""
-        return replace(self, source="", files={}) == replace(other, source="", files={})
+        mine, theirs = (replace(each, source="", calibrated="", files={}) for each in (self, other))
+        return mine == theirs
 
     def with_file(self, name: str, record: FileRecord) -> "Manifest":
         return replace(self, files={**self.files, name: record})
@@ -52,7 +54,8 @@ class Manifest:
     def command(self, directory: Path) -> str:
         """What goes on with it, as it is typed."""
         words = ["ds4-agent", "model", "convert", self.source, str(directory)]
-        return shlex.join([*words, "--recipe", self.recipe])
+        words += ["--recipe", self.recipe]
+        return shlex.join([*words, *(["--calibrate", self.calibrated] if self.calibrated else [])])
 
 
 def read_manifest(directory: Path) -> Manifest | None:

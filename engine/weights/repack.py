@@ -20,9 +20,9 @@ from ds4_agent.engine.weights.tensors import TensorFiles
 
 __all__ = ["ImportanceOf", "Rows", "no_importance", "repacked"]
 
-# By the official name of a single matrix, of one expert where it is one: how much an error of each
-# of its inputs counts [k] (see quantise.py), or None.
-ImportanceOf: TypeAlias = Callable[[str], mx.array | None]
+# By the official name of a single matrix, of one expert where it is one, and its shape [m, k]: how
+# much an error of each of its inputs counts, [k], [1, k] or [m, k] (see quantise.py), or None.
+ImportanceOf: TypeAlias = Callable[[str, tuple[int, int]], mx.array | None]
 
 _STEP_VALUES = 1 << 22
 _STEP_ROWS = 128  # what a scale of DeepSeek's FP8 covers
@@ -38,7 +38,7 @@ class Rows:
     values: int  # of the weight
 
 
-def no_importance(_name: str) -> None:
+def no_importance(_name: str, _shape: tuple[int, int]) -> None:
     """All inputs count alike."""
 
 
@@ -53,10 +53,12 @@ def repacked(
     columns, row = weight.shape[-1], 0
     step = max(_STEP_VALUES // columns // _STEP_ROWS, 1) * _STEP_ROWS
     for piece in weight.pieces:
-        importance = importance_of(piece.matrix) if weight.is_rounded else None
+        whole = (piece.rows, columns)
+        importance = importance_of(piece.matrix, whole) if weight.is_rounded else None
         for first in range(0, piece.rows, step):
             count = min(step, piece.rows - first)
-            arrays = _arrays(files, weight, piece, (piece.first + first, count), importance)
+            own = _of_rows(importance, piece.rows, first, count)
+            arrays = _arrays(files, weight, piece, (piece.first + first, count), own)
             mx.eval(arrays)
             tensors = {
                 spec.name: _numbers(array) for spec, array in zip(weight.specs, arrays, strict=True)
@@ -65,6 +67,13 @@ def repacked(
             row += count
             del arrays, tensors
             mx.clear_cache()
+
+
+def _of_rows(importance: mx.array | None, rows: int, first: int, count: int) -> mx.array | None:
+    """What counts in some of the `rows` of a matrix, which may count each in its own way."""
+    if importance is None or importance.ndim < 2 or importance.shape[0] != rows:
+        return importance
+    return importance[first : first + count]
 
 
 def _arrays(

@@ -10,13 +10,16 @@ import pytest
 from safetensors import safe_open
 
 from ds4_agent.engine.model.prefill import prefill
+from ds4_agent.engine.weights.calibration import Calibration
 from ds4_agent.engine.weights.checkpoint import load_model, read_config
 from ds4_agent.engine.weights.convert import convert
+from ds4_agent.engine.weights.importance import Importance
 from ds4_agent.engine.weights.manifest import read_manifest, record_of
 from ds4_agent.engine.weights.names import mlx_name, official_name
 from ds4_agent.engine.weights.packed_formats import PackedFormat
 from ds4_agent.engine.weights.quantise import quantised
 from ds4_agent.engine.weights.recipe import RECIPES, Recipe, target_format
+from ds4_agent.engine.weights.repack import _of_rows
 from ds4_agent.engine.weights.tensors import TensorFiles
 
 TOKENS = np.random.default_rng(3).integers(0, 97, 150).tolist()
@@ -239,32 +242,47 @@ def test_what_has_as_few_bits_already_stays(wide, dialects, tmp_path):
     assert np.array_equal(logits_of(tmp_path / "made"), logits_of(tmp_path / "mlx"))
 
 
-def test_importance_is_asked_for_by_matrix_and_reaches_the_rounding(
-    checkpoint, wide, tmp_path, monkeypatch
-):
-    """By official name, one expert at a time, for what is rounded and nothing else."""
-    asked, given = [], []
-
-    def importance_of(name):
-        asked.append(name)
-        return mx.array([float(len(asked))])
+def test_importance_reaches_the_rounding_of_its_matrix(checkpoint, wide, tmp_path, monkeypatch):
+    """That of each expert, for what is rounded and nothing else."""
+    checkpoint.config, checkpoint.tensors = wide
+    source = checkpoint.write()
+    config, given = read_config(source), []
+    counts = {
+        "gate_up_proj": (config.hidden_size, 10),
+        "down_proj": (config.moe_intermediate_size, 100),
+    }
+    means = {
+        f"layers.{layer}.ffn.experts.{name}.weight": np.repeat(
+            1000.0 * layer + base + np.arange(6.0, dtype=np.float32)[:, None], k, axis=1
+        ).astype(np.float32)
+        for layer in (1, 2)
+        for name, (k, base) in counts.items()
+    }
+    importance = Importance(means, {name: np.ones(6, np.int64) for name in means})
 
     def spy(matrix, target, importance=None):
-        given.append(importance.item())
+        assert importance.shape == (1, matrix.shape[-1])
+        given.append(importance[0, 0].item())
         return quantised(matrix, target)
 
     monkeypatch.setattr("ds4_agent.engine.weights.repack.quantised", spy)
-    checkpoint.config, checkpoint.tensors = wide
-    source = checkpoint.write()
-    convert(source, tmp_path / "made", Recipe("x", experts=AFFINE), importance_of=importance_of)
-    assert asked == [
-        f"layers.{layer}.ffn.experts.{expert}.{matrix}.weight"
+    calibration = Calibration("it", "digest", lambda _source, _follow: importance)
+    convert(source, tmp_path / "made", Recipe("x", experts=AFFINE), calibration=calibration)
+    assert given == [
+        1000.0 * layer + base + expert
         for layer in (1, 2)
-        for matrices in (("w1", "w3"), ("w2",))
+        for base, matrices in ((10, 2), (100, 1))
         for expert in range(6)
-        for matrix in matrices
+        for _ in range(matrices)
     ]
-    assert given == [float(n) for n in range(1, 1 + len(asked))]
+
+
+def test_groups_of_rows_keep_their_importance_in_pieces():
+    """A large matrix is rounded some rows at a time."""
+    by_row = mx.arange(10).reshape(10, 1)
+    assert np.array(_of_rows(by_row, 10, 4, 3)).ravel().tolist() == [4, 5, 6]
+    for shared in (mx.ones((1, 7)), mx.ones((10,)), None):
+        assert _of_rows(shared, 10, 4, 3) is shared
 
 
 # The directory.
