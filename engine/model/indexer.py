@@ -9,9 +9,9 @@ import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
-from ds4_agent.engine.model.arrays import Array, fp32, library, like, relu
+from ds4_agent.engine.model.arrays import Array, fp32, library, like, on_host, relu
 from ds4_agent.engine.model.rows import Rows
-from ds4_agent.engine.model.tiles import index_budget, spans
+from ds4_agent.engine.model.tiles import index_budget, on_cpu, spans
 
 __all__ = [
     "IndexScores",
@@ -62,6 +62,8 @@ def chosen_rows(
     if isinstance(q, np.ndarray):
         return _numbers(_best(index_scores(q, weights, rows.blocks()), visible, top_k), top_k)
     score = score or index_scores
+    if top is None and score is index_scores and on_cpu():
+        return _chosen_on_host(q, weights, rows, visible, top_k)
     if top is not None:
         return top(score(q, weights, rows.blocks()), visible, top_k)
     best, first = None, 0
@@ -72,6 +74,16 @@ def chosen_rows(
         first += sum(block.shape[0] for block in blocks)
     assert best is not None, "the indexer was asked to choose among no rows"
     return _of_keys(best)
+
+
+def _chosen_on_host(
+    q: Array, weights: Array, rows: Rows, visible: NDArray[np.int64], top_k: int
+) -> tuple[Array, Array | None]:
+    """Beside quantised weights a CPU computes in MLX, whose wheel multiplies slowly and sorts whole
+    keys: numpy chooses among 262,144 rows several times as fast, on the same memory."""
+    own = rows.mapped(lambda block: on_host(fp32(block)))
+    numbers, mask = chosen_rows(on_host(q), on_host(weights), own, visible, top_k)
+    return mx.array(numbers.astype(np.int32)), None if mask is None else mx.array(mask)
 
 
 def top_rows(scores: Array, visible: NDArray[np.int64], top_k: int) -> tuple[Array, Array]:

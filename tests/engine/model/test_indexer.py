@@ -36,7 +36,11 @@ def best(q, weights, rows, visible, top_k):
     [(1, 40, 40, 8), (6, 40, 40, 8), (6, 40, 3, 8), (5, 300, 1, 7), (3, 9, 2, 9)],
 )
 @pytest.mark.parametrize("seed", range(3))
-def test_the_best_visible_rows(convert, queries, count, least_visible, top_k, seed):
+@pytest.mark.parametrize("on_cpu", [True, False])
+def test_the_best_visible_rows(
+    monkeypatch, on_cpu, convert, queries, count, least_visible, top_k, seed
+):
+    monkeypatch.setattr("ds4_agent.engine.model.indexer.on_cpu", lambda: on_cpu)
     q, weights, rows, visible = case(seed, queries, count, least_visible)
     held = Rows.empty(WIDTH, mx.float32).mapped(convert).append(convert(rows))
     expected = best(q, weights, rows, visible, top_k)
